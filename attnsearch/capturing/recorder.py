@@ -1,0 +1,170 @@
+"""Routes attention calls through sketch attention and hands the sketches to a sink.
+
+The model's output is what it would have been, up to rounding, and no map outlives its call. What
+a sink does with a record is its own business; nothing here knows of stores.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from attnsearch.axes import Branch, Site
+from attnsearch.errors import ConfigError
+from attnsearch.models import Attention, AttentionCall, plain_attention
+from attnsearch_kernels import Backend, SketchedAttention, sketch_attention
+
+
+@dataclass(frozen=True, slots=True)
+class SketchRecord:
+    """The sketches of one attention call under one branch."""
+
+    step: int
+    layer: int
+    branch: Branch
+    heads: tuple[int, ...]
+    """Which heads the head axis holds, in order."""
+    sketch: Tensor
+    """[sample, head, role, basis] float32: transpose(Phi^T A Gamma)."""
+    entropy: Tensor
+    """[sample, head] float32, nats, mean over image tokens."""
+    peak: Tensor
+    """[sample, head] float32, largest attention of a row, mean over image tokens."""
+    energy: Tensor
+    """[sample, head, role] float32, sum over image tokens of (A Gamma)^2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What to record; None records all. What is left out runs as plain attention."""
+
+    layers: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    steps: Sequence[int] | None = None
+    branches: Sequence[Branch] | None = None
+
+
+class Capturable(Protocol):
+    """A model whose attention can be watched; it is an `nn.Module` too."""
+
+    def attention_modules(self, site: Site) -> list[Attention]:
+        """The attention modules of a site, by layer."""
+
+
+Sink = Callable[[SketchRecord], None]
+
+
+@contextmanager
+def capture(
+    model: Capturable,
+    *,
+    roles: Tensor,
+    basis: Tensor,
+    sink: Sink,
+    selection: Selection | None = None,
+    backend: Backend = Backend.AUTO,
+) -> Iterator[None]:
+    """Sketch every cross-attention call of `model` inside the `with` block.
+
+    `roles` is Gamma [sample, token, role] for the samples of a batch, in order; both branches of
+    guidance read the same. `basis` is Phi [image token, basis]. Each forward pass of the model is
+    one step, the first being step 0. The model is restored on leaving, also by an exception.
+
+    Raises:
+        ConfigError: a selected layer or head does not exist, or something else already routes
+            the model's attention.
+    """
+    recorder = _Recorder(roles, basis, sink, selection or Selection(), backend)
+    modules = _selected_modules(model, recorder.selection)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{type(model).__name__} is not a torch module")
+    forward_hook = model.register_forward_pre_hook(recorder.begin_step)
+    try:
+        for module in modules:
+            module.attend = recorder.attend
+        yield
+    finally:
+        forward_hook.remove()
+        for module in modules:
+            module.attend = plain_attention
+
+
+def _selected_modules(model: Capturable, selection: Selection) -> list[Attention]:
+    modules = model.attention_modules(Site.CROSS)
+    if any(module.attend is not plain_attention for module in modules):
+        raise ConfigError("the model's attention is already routed elsewhere; captures do not nest")
+    for name, asked, available in (
+        ("layer", selection.layers, len(modules)),
+        ("head", selection.heads, min(module.heads for module in modules)),
+    ):
+        for index in asked or ():
+            if not 0 <= index < available:
+                raise ConfigError(f"{name} {index} does not exist; the model has {available}")
+    if selection.layers is None:
+        return modules
+    return [module for module in modules if module.layer in selection.layers]
+
+
+class _Recorder:
+    """The function attention calls go through, and the step they belong to."""
+
+    def __init__(
+        self, roles: Tensor, basis: Tensor, sink: Sink, selection: Selection, backend: Backend
+    ) -> None:
+        self.selection = selection
+        self._roles = roles
+        self._basis = basis
+        self._sink = sink
+        self._backend = backend
+        self._step = -1
+
+    def begin_step(self, module: nn.Module, inputs: object) -> None:
+        del module, inputs
+        self._step += 1
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        steps, branches = self.selection.steps, self.selection.branches
+        wanted = [rows for rows in call.branches if branches is None or rows[0] in branches]
+        if not wanted or (steps is not None and self._step not in steps):
+            return plain_attention(call)
+        sketched = sketch_attention(
+            call.query,
+            call.key,
+            call.value,
+            self._roles_of(call),
+            self._basis,
+            scale=call.scale,
+            key_mask=call.key_mask,
+            backend=self._backend,
+        )
+        for branch, rows in wanted:
+            self._sink(self._record(call, sketched, branch, rows))
+        return sketched.output
+
+    def _roles_of(self, call: AttentionCall) -> Tensor:
+        rows = len(call.query)
+        if rows != len(self._roles) * len(call.branches):
+            raise ConfigError(
+                f"roles are given for {len(self._roles)} samples, the batch has {rows} rows in "
+                f"{len(call.branches)} branches"
+            )
+        return self._roles.repeat(len(call.branches), 1, 1)
+
+    def _record(
+        self, call: AttentionCall, sketched: SketchedAttention, branch: Branch, rows: slice
+    ) -> SketchRecord:
+        heads = self.selection.heads
+        chosen = tuple(range(call.query.shape[1])) if heads is None else tuple(heads)
+        pick = slice(None) if heads is None else list(chosen)
+        return SketchRecord(
+            step=self._step,
+            layer=call.layer,
+            branch=branch,
+            heads=chosen,
+            sketch=sketched.sketch[rows, pick].transpose(-1, -2),
+            entropy=sketched.entropy[rows, pick].mean(-1),
+            peak=sketched.peak[rows, pick].mean(-1),
+            energy=sketched.energy[rows, pick],
+        )

@@ -1,0 +1,25 @@
+"""The command line: parse, plan, call one library function, print.
+
+Results go to stdout, progress and warnings to stderr. Heavy libraries are imported inside the
+commands, so that `--help` answers at once.
+"""
+
+from attnsearch.cli.application import app
+from attnsearch.cli.ask import ask
+from attnsearch.cli.evaluate import evaluate
+from attnsearch.cli.info import info
+from attnsearch.cli.rank import rank
+from attnsearch.cli.scan import scan
+from attnsearch.cli.train import train
+from attnsearch.cli.zoo import zoo
+
+for _command in (train, evaluate, scan, rank, ask, info, zoo):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of the `attnsearch` program."""
+    app()
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,54 @@
+"""The program as a whole: its name, and how it ends when something is wrong."""
+
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from attnsearch.cli.console import fail
+from attnsearch.errors import AttnsearchError
+
+
+class _Program(TyperGroup):
+    """Turns what a user can mend into one line and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AttnsearchError as error:
+            fail(str(error))
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            fail("stopped; what was finished is kept, run the same command again to continue")
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Program,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="A search engine for the attention maps of text-to-image diffusion transformers.",
+    epilog="A first look:  attnsearch zoo  |  attnsearch scan CHECKPOINT --store S.zarr  |  "
+    "attnsearch rank S.zarr",
+)
+
+
+def _print_version(wanted: bool) -> None:  # typer calls it with the flag
+    if wanted:
+        typer.echo(version("attnsearch"))
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    del version

@@ -1,0 +1,54 @@
+"""`attnsearch ask`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from attnsearch.axes import HeadAddress
+from attnsearch.cli import options
+from attnsearch.cli.console import print_json, print_table
+
+
+def ask(
+    store: options.Store,
+    template: Annotated[
+        str, typer.Argument(metavar="TEMPLATE", help="region -> role, or region -> role+role.")
+    ],
+    top: options.Top = 10,
+    scan: options.Scan = None,
+    as_json: options.Json = False,
+) -> None:
+    """How much does a region of the image look at some words? One template over all heads.
+
+    Regions: object1, object2, background, as found in each finished image. Roles: colour1,
+    shape1, relation, colour2, shape2, filler, end, pad. `share` is attention per unit of region,
+    `total` the plain sum, which grows with the object.
+
+    Example: attnsearch ask maps.zarr "object1 -> relation"
+    """
+    from attnsearch import metrics
+    from attnsearch.store import open_scans
+
+    question = metrics.Template.parse(template)
+    answers = metrics.ask(open_scans(store, scan), question)[:top]
+    if as_json:
+        print_json([asdict(answer) for answer in answers])
+        return
+    print_table(
+        ["rank", "model", "head", "share", "95 % interval", "total", "peak step", "images"],
+        [
+            [
+                str(answer.rank),
+                answer.model,
+                str(HeadAddress(answer.layer, answer.head)),
+                f"{answer.share:.3f}",
+                f"{answer.ci_low:.3f} to {answer.ci_high:.3f}",
+                f"{answer.total:.2f}",
+                str(answer.peak_step),
+                str(answer.samples),
+            ]
+            for answer in answers
+        ],
+        title=f"{question} in {store.name}",
+    )

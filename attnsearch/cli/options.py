@@ -1,0 +1,49 @@
+"""Options several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attnsearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.")]
+Store = Annotated[Path, typer.Argument(metavar="STORE", help="A store written by scan.")]
+Scan = Annotated[
+    str | None, typer.Option("--scan", help="Only this scan of the store; default: all of them.")
+]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda or cuda:1; auto takes a GPU where there is one.")
+]
+Steps = Annotated[int, typer.Option(help="Sampling steps per image.")]
+Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance; 1 is off.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
+
+
+def torch_device(name: str) -> "torch.device":
+    """The device a user named.
+
+    Raises:
+        ConfigError: it does not exist here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here; try --device cpu") from error
+    return device
+
+
+def device_name(device: "torch.device") -> str:
+    """What a store records as the hardware."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

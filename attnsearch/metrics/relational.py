@@ -1,0 +1,163 @@
+"""Relational selectivity: does the map of the relation words move to where they point?
+
+For prompt p let a_i be the attention of image token i to the relation tokens, r_i its position
+in [-1, 1]^2 (x right, y down) and u_p the unit vector of the asked relation, from object 2 to
+object 1. The dipole of the map is D_p = sum_i a_i r_i, and
+
+    score = mean_p <D_p - mean D, u_p> / kappa(u_p),    kappa(u) = 1/2 sum_i |<r_i, u>|,
+
+averaged over steps, unconditional branch left out. It has no unit. +1: all image tokens on the
+asked side of the centre attend to nothing but the relation words, all others not at all; -1: the
+same with sides swapped, as in a head that marks object 2. It is 0 for a head that is uniform, or
+has a spatial bias that does not depend on the relation (its D is subtracted), or attends to other
+words alike everywhere. Dipoles after the template T = d . (X, Y) of arXiv 2601.06338.
+
+The null. A head may well treat every relation word differently and yet know nothing of space: a
+network with random weights does. So what is drawn at random under the null is what the words
+mean. D is regressed on the presence of each direction word; every word's coefficient, the way the
+map moves when the word is there, is turned by an independent uniform angle; and the p-value is
+the share of 20,000 such draws whose part of the score is at least as large in size. Phrases share
+words ("left of", "to the upper left of"), which is why labels of phrases may not be shuffled as
+if they were independent: that would call random networks significant.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from attnsearch.aggregate import by_prompt, project
+from attnsearch.axes import LAYER, RELATION_DIRECTIONS, STEP
+from attnsearch.errors import MetricError
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 20_000
+RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class HeadScores:
+    """One metric over the heads of one model; arrays are [layer, head]."""
+
+    score: Floats
+    ci_low: Floats
+    """Lower end of the 95 % bootstrap interval over prompts."""
+    ci_high: Floats
+    p_value: Floats
+    """Two-sided, from the metric's own null."""
+    peak_step: npt.NDArray[np.int64]
+    """The step at which the score of a head is largest in size."""
+
+
+def relational(scan: xr.Dataset, seed: int = 0) -> HeadScores:
+    """Relational selectivity of every head of a scan; formula and null above.
+
+    Raises:
+        MetricError: the scan's prompts do not state relations of more than one kind.
+    """
+    dipole = by_prompt(project(scan, _ramps(scan), ["relation"]))
+    relations = dipole["relation"].to_numpy()
+    if len(set(relations)) < 2:
+        raise MetricError("the relational metric needs prompts with at least two relations")
+    values = dipole.transpose("prompt", STEP, LAYER, ...).to_numpy()
+    target = _targets(relations, scan.attrs["grid"])
+    score_by_step = _covariance(values, target)
+    mean_dipole = values.mean(axis=1)
+    generator = np.random.default_rng(seed)
+    low, high = _bootstrap(mean_dipole, target, relations, generator)
+    return HeadScores(
+        score=score_by_step.mean(axis=0),
+        ci_low=low,
+        ci_high=high,
+        p_value=_null_p(mean_dipole, target, dipole["relation_words"].to_numpy(), generator),
+        peak_step=np.abs(score_by_step).argmax(axis=0),
+    )
+
+
+def token_positions(grid: tuple[int, int]) -> Floats:
+    """Positions r [token, xy] of the image tokens in [-1, 1], row-major."""
+    height, width = grid
+    y, x = np.meshgrid(
+        (2 * np.arange(height) + 1 - height) / height,
+        (2 * np.arange(width) + 1 - width) / width,
+        indexing="ij",
+    )
+    return np.stack([x.ravel(), y.ravel()], axis=-1)
+
+
+def _ramps(scan: xr.Dataset) -> npt.NDArray[np.float32]:
+    """Coefficients [basis, xy] of the two position ramps in the scan's DCT-II basis."""
+    height, width = scan.attrs["grid"]
+    ky, kx = scan["ky"].to_numpy(), scan["kx"].to_numpy()
+    cosine_y = _cosines(height)[ky]
+    cosine_x = _cosines(width)[kx]
+    basis = (cosine_y[:, :, None] * cosine_x[:, None, :]).reshape(len(ky), -1)
+    return (basis @ token_positions((height, width))).astype(np.float32)
+
+
+def _cosines(count: int) -> Floats:
+    """The orthonormal DCT-II [frequency, position] of one axis."""
+    k, i = np.arange(count)[:, None], np.arange(count)[None, :]
+    scale = np.where(k == 0, 1.0, 2.0) / count
+    return np.sqrt(scale) * np.cos(np.pi * k * (2 * i + 1) / (2 * count))
+
+
+def _targets(relations: npt.NDArray[np.object_], grid: tuple[int, int]) -> Floats:
+    """u_p / kappa(u_p), [prompt, xy]."""
+    direction = np.array([RELATION_DIRECTIONS[str(name)] for name in relations])
+    kappa = 0.5 * np.abs(token_positions(grid) @ direction.T).sum(axis=0)
+    return direction / kappa[:, None]
+
+
+def _covariance(values: Floats, target: Floats) -> Floats:
+    """mean_p <D_p - mean D, target_p> over axis 0; values [prompt, ..., xy]."""
+    centred = values - values.mean(axis=0)
+    return np.einsum("p...c,pc->...", centred, target) / len(values)
+
+
+def _bootstrap(
+    values: Floats,
+    target: Floats,
+    relations: npt.NDArray[np.object_],
+    generator: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """95 % percentile interval of the score over resampled prompts, [layer, head] each.
+
+    Prompts are drawn within their relation: how many ask for which is design, not chance.
+    """
+    prompts = len(values)
+    weights = np.zeros((RESAMPLES, prompts))
+    for relation in np.unique(relations):
+        members = np.flatnonzero(relations == relation)
+        share = np.full(len(members), 1 / len(members))
+        weights[:, members] = generator.multinomial(len(members), share, RESAMPLES) / prompts
+    flat = values.reshape(prompts, -1, 2)
+    joint = np.einsum("bp,phc,pc->bh", weights, flat, target, optimize=True)
+    means = np.einsum("bp,phc->bhc", weights, flat, optimize=True)
+    scores = joint - np.einsum("bhc,bc->bh", means, weights @ target)
+    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+    return low.reshape(values.shape[1:-1]), high.reshape(values.shape[1:-1])
+
+
+def _null_p(
+    values: Floats,
+    target: Floats,
+    phrases: npt.NDArray[np.object_],
+    generator: np.random.Generator,
+) -> Floats:
+    """Two-sided p-value [layer, head] against direction words of random meaning."""
+    words = sorted({word for phrase in phrases for word in str(phrase).split()})
+    presence = np.array([[word in str(phrase).split() for word in words] for phrase in phrases])
+    design = presence - presence.mean(axis=0)
+    flat = (values - values.mean(axis=0)).reshape(len(values), -1)
+    coefficient = np.linalg.lstsq(design, flat, rcond=None)[0].reshape(len(words), -1, 2)
+    pull = design.T @ target / len(values)
+    # Turning a coefficient by an angle mixes its dot and cross product with the pull.
+    dot = np.einsum("whc,wc->wh", coefficient, pull)
+    cross = coefficient[:, :, 0] * pull[:, None, 1] - coefficient[:, :, 1] * pull[:, None, 0]
+    angle = generator.uniform(0, 2 * np.pi, (DRAWS, len(words)))
+    null = np.abs(np.cos(angle) @ dot + np.sin(angle) @ cross)
+    exceeded = (null >= np.abs(dot.sum(axis=0))).sum(axis=0)
+    return ((exceeded + 1) / (DRAWS + 1)).reshape(values.shape[1:-1])

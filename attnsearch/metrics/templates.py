@@ -1,0 +1,129 @@
+"""Questions of the form `region -> role`: how much does this region look at those words?
+
+The attention synopsis of arXiv 2601.06338, asked after the scan instead of before it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from attnsearch.aggregate import by_prompt, region_scores
+from attnsearch.axes import LAYER, REGIONS, ROLES, STEP
+from attnsearch.errors import MetricError
+
+Floats = npt.NDArray[np.float64]
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A region of the image and the roles it is asked about."""
+
+    region: str
+    roles: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The template written as `region -> role` or `region -> role+role`.
+
+        Raises:
+            MetricError: it is not of that form, or names an unknown region or role.
+        """
+        region, arrow, roles = (part.strip() for part in text.partition("->"))
+        if not arrow:
+            raise MetricError(
+                f"{text!r} is not a template; write for example 'object1 -> relation'"
+            )
+        if region not in REGIONS:
+            raise MetricError(f"unknown region {region!r}; known: {', '.join(REGIONS)}")
+        names = tuple(role.strip() for role in roles.split("+"))
+        for name in names:
+            if name not in ROLES:
+                raise MetricError(f"unknown role {name!r}; known: {', '.join(ROLES)}")
+        return cls(region, names)
+
+    def __str__(self) -> str:
+        return f"{self.region} -> {'+'.join(self.roles)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateScore:
+    """How strongly one head answers a template, mean over steps and over prompts."""
+
+    rank: int
+    model: str
+    layer: int
+    head: int
+    total: float
+    """m^T A w: attention summed over the region, in image tokens; grows with the object."""
+    share: float
+    """m^T A w / m^T 1: attention per unit of region, in [0, 1]; what the ranking goes by."""
+    ci_low: float
+    """Lower end of the 95 % bootstrap interval of the share over prompts."""
+    ci_high: float
+    peak_step: int
+    """The step at which the share is largest."""
+    samples: int
+    """Images in which the objects were found; the others do not count."""
+
+
+def ask(scans: Mapping[str, xr.Dataset], template: Template) -> list[TemplateScore]:
+    """Every head of every scan by its answer to a template, strongest first.
+
+    Raises:
+        MetricError: no image of a scan has the region.
+    """
+    answers: list[TemplateScore] = []
+    for model, scan in scans.items():
+        answers += _answers(model, scan, template)
+    answers.sort(key=lambda answer: -answer.share)
+    return [replace(answer, rank=position + 1) for position, answer in enumerate(answers)]
+
+
+def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateScore]:
+    total, mass = region_scores(scan, template.region, template.roles)
+    found = int(np.isfinite(mass).sum())
+    if not found:
+        raise MetricError(
+            f"no image of {model} shows both objects, so '{template}' has no region to look at"
+        )
+    total_by_prompt = _known(by_prompt(total))
+    share_by_prompt = _known(by_prompt(total / mass))
+    share = share_by_prompt.mean(axis=(0, 1))
+    low, high = _bootstrap_mean(share_by_prompt.mean(axis=1))
+    peak = share_by_prompt.mean(axis=0).argmax(axis=0)
+    summed = total_by_prompt.mean(axis=(0, 1))
+    return [
+        TemplateScore(
+            rank=0,
+            model=model,
+            layer=layer,
+            head=head,
+            total=float(summed[layer, head]),
+            share=float(share[layer, head]),
+            ci_low=float(low[layer, head]),
+            ci_high=float(high[layer, head]),
+            peak_step=int(peak[layer, head]),
+            samples=found,
+        )
+        for layer, head in np.ndindex(share.shape)
+    ]
+
+
+def _known(values: xr.DataArray) -> Floats:
+    """[prompt, step, layer, head] of the prompts with at least one readable image."""
+    data = values.transpose("prompt", STEP, LAYER, ...).to_numpy()
+    return data[np.isfinite(data).all(axis=(1, 2, 3))]
+
+
+def _bootstrap_mean(values: Floats) -> tuple[Floats, Floats]:
+    """95 % percentile interval of the mean over axis 0."""
+    prompts = len(values)
+    generator = np.random.default_rng(0)
+    weights = generator.multinomial(prompts, np.full(prompts, 1 / prompts), _RESAMPLES) / prompts
+    low, high = np.quantile(np.tensordot(weights, values, axes=1), [0.025, 0.975], axis=0)
+    return low, high

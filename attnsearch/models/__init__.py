@@ -1,0 +1,20 @@
+"""Diffusion transformers and their checkpoints; knows nothing of scans or stores."""
+
+from attnsearch.models.attention import Attention, AttentionCall, BranchRows, plain_attention
+from attnsearch.models.checkpoint import Checkpoint, Objective, load_checkpoint, save_checkpoint
+from attnsearch.models.dit import SIZES, DiT, DiTConfig, DiTSize
+
+__all__ = [
+    "SIZES",
+    "Attention",
+    "AttentionCall",
+    "BranchRows",
+    "Checkpoint",
+    "DiT",
+    "DiTConfig",
+    "DiTSize",
+    "Objective",
+    "load_checkpoint",
+    "plain_attention",
+    "save_checkpoint",
+]

@@ -1,0 +1,90 @@
+"""Multi-head attention whose core can be replaced from outside.
+
+Every attention module calls its `attend` attribute on an `AttentionCall`. It is plain attention
+unless someone routes it elsewhere (capture, ablation): that is the one hook point of a model.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnsearch.axes import Branch, Site
+
+BranchRows = tuple[tuple[Branch, slice], ...]
+"""Which rows of a batch belong to which branch of classifier-free guidance."""
+
+
+class AttentionCall(NamedTuple):
+    """One call of one attention module."""
+
+    layer: int
+    site: Site
+    branches: BranchRows
+    query: Tensor
+    """[row, head, query, channel]."""
+    key: Tensor
+    """[row, head, key, channel]."""
+    value: Tensor
+    """[row, head, key, channel]."""
+    scale: float
+    key_mask: Tensor | None
+    """[row, key] bool, True where a key may be attended; None for all."""
+
+
+AttendFunction = Callable[[AttentionCall], Tensor]
+"""From a call to its output [row, head, query, channel]."""
+
+
+def plain_attention(call: AttentionCall) -> Tensor:
+    """Softmax attention, as the framework computes it."""
+    mask = None if call.key_mask is None else call.key_mask[:, None, None, :]
+    return F.scaled_dot_product_attention(
+        call.query, call.key, call.value, attn_mask=mask, scale=call.scale
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention from `source` (keys, values) to `target` (queries)."""
+
+    def __init__(self, width: int, heads: int, layer: int, site: Site) -> None:
+        super().__init__()
+        self.heads = heads
+        self.layer = layer
+        self.site = site
+        self.attend: AttendFunction = plain_attention
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    @property
+    def scale(self) -> float:
+        """Factor on the logits, 1 / sqrt(channels per head)."""
+        return (self.query.out_features // self.heads) ** -0.5
+
+    def forward(
+        self,
+        target: Tensor,
+        source: Tensor,
+        branches: BranchRows,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend from target [row, query, width] to source [row, key, width]."""
+        output = self.attend(
+            AttentionCall(
+                self.layer,
+                self.site,
+                branches,
+                self._split(self.query(target)),
+                self._split(self.key(source)),
+                self._split(self.value(source)),
+                self.scale,
+                key_mask,
+            )
+        )
+        return self.out(output.transpose(1, 2).flatten(2))
+
+    def _split(self, tensor: Tensor) -> Tensor:
+        return tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -1,0 +1,336 @@
+"""What a store holds: the layout of one scan, its arrays and its coordinates.
+
+Everything here is arithmetic on shapes and names. Nothing touches a disk: `writer` and `reader`
+do that. `docs/store.md` says the same for a reader who has none of our code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import prod
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnsearch.axes import (
+    BASIS,
+    BRANCH,
+    HEAD,
+    LAYER,
+    REGION,
+    ROLE,
+    SAMPLE,
+    SKETCH_AXES,
+    STEP,
+)
+from attnsearch.errors import ConfigError, StoreError
+
+SCHEMA_VERSION: Final = 1
+"""Raised whenever a reader of the previous version would misread a new store."""
+
+SCHEMA_ATTRIBUTE: Final = "attnsearch_schema"
+LAYOUT_ATTRIBUTE: Final = "layout"
+
+MAP_AXES: Final = SKETCH_AXES[:5]
+"""Dimensions of a number that every map has one of: sample, step, branch, layer, head."""
+
+REGION_COEFFICIENTS: Final = "region_coefficients"
+"""Not `region`, which is the dimension and holds the regions' names."""
+
+SCORES: Final = {
+    "score_shape": "both shapes of the caption are in the image",
+    "score_colour": "both colours of the caption are in the image",
+    "score_binding": "every shape has its own colour",
+    "score_relation_strict": "the relation holds by the strict rule",
+    "score_relation_loose": "the relation holds by the loose rule",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySpec:
+    """One stored data array. Its first dimension is always `sample`."""
+
+    name: str
+    dimensions: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    """The unit of reading and of compression."""
+    shards: tuple[int, ...] | None
+    """The unit of writing, a file; None where that is the chunk itself."""
+    dtype: str
+    attributes: Mapping[str, str]
+    """`units` and `long_name`."""
+
+    @property
+    def bytes(self) -> int:
+        """Uncompressed size."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def file(self, block: int) -> str:
+        """Path, relative to the scan's group, of the one file that holds `block`."""
+        return f"{self.name}/c." + ".".join([str(block), *["0"] * (len(self.shape) - 1)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinateSpec:
+    """One coordinate that the caller of the writer gives."""
+
+    name: str
+    dimension: str
+    dtype: str
+    """`int64`, `float32`, `bool` or `string`."""
+    long_name: str
+
+
+COORDINATES: Final = (
+    CoordinateSpec(
+        name="prompt", dimension=SAMPLE, dtype="string", long_name="caption that was sampled"
+    ),
+    CoordinateSpec(
+        name="relation",
+        dimension=SAMPLE,
+        dtype="string",
+        long_name="direction from object 2 to object 1 that the caption asks for",
+    ),
+    CoordinateSpec(
+        name="relation_words",
+        dimension=SAMPLE,
+        dtype="string",
+        long_name="words of the caption that say the relation, separated by spaces",
+    ),
+    CoordinateSpec(
+        name="colour1", dimension=SAMPLE, dtype="string", long_name="colour asked for object 1"
+    ),
+    CoordinateSpec(
+        name="shape1", dimension=SAMPLE, dtype="string", long_name="shape asked for object 1"
+    ),
+    CoordinateSpec(
+        name="colour2", dimension=SAMPLE, dtype="string", long_name="colour asked for object 2"
+    ),
+    CoordinateSpec(
+        name="shape2", dimension=SAMPLE, dtype="string", long_name="shape asked for object 2"
+    ),
+    CoordinateSpec(
+        name="held_out",
+        dimension=SAMPLE,
+        dtype="bool",
+        long_name="combination of shape, colour and relation was kept out of training",
+    ),
+    CoordinateSpec(
+        name="seed", dimension=SAMPLE, dtype="int64", long_name="seed of the initial noise"
+    ),
+    CoordinateSpec(
+        name="timestep",
+        dimension=STEP,
+        dtype="float32",
+        long_name="time the network is conditioned on",
+    ),
+    CoordinateSpec(
+        name="noise_level",
+        dimension=STEP,
+        dtype="float32",
+        long_name="noise level, comparable between samplers",
+    ),
+)
+"""Coordinates that the layout alone does not determine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanLayout:
+    """The sizes of one scan, from which every stored shape follows.
+
+    Raises:
+        ConfigError: a size is below one, or a list of labels is empty or repeats itself.
+    """
+
+    samples: int
+    steps: int
+    branches: tuple[str, ...]
+    layers: int
+    heads: int
+    roles: tuple[str, ...]
+    regions: tuple[str, ...]
+    order: int
+    """K: the basis holds the K x K lowest frequencies."""
+    block: int
+    """Samples written together; the last block may be shorter."""
+    canvas: int
+    """Side of a thumbnail, in pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "steps", "layers", "heads", "order", "block", "canvas"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("branches", "roles", "regions"):
+            labels = getattr(self, name)
+            if not labels or len(set(labels)) < len(labels):
+                raise ConfigError(f"{name} must be different labels, at least one, not {labels}")
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, the last of which may be shorter than the others."""
+        return -(-self.samples // self.block)
+
+    @property
+    def maps(self) -> int:
+        """Number of attention maps the scan sketches."""
+        return self.samples * self.steps * len(self.branches) * self.layers * self.heads
+
+    @property
+    def bytes(self) -> int:
+        """Uncompressed size of the data arrays."""
+        return sum(spec.bytes for spec in self.arrays())
+
+    def block_slice(self, index: int) -> slice:
+        """The samples of block `index`.
+
+        Raises:
+            IndexError: there is no such block.
+        """
+        if not 0 <= index < self.blocks:
+            raise IndexError(f"block {index} of {self.blocks}")
+        return slice(index * self.block, min((index + 1) * self.block, self.samples))
+
+    def arrays(self) -> tuple[ArraySpec, ...]:
+        """The data arrays. A block of samples is one file of each."""
+        heads = (self.samples, self.steps, len(self.branches), self.layers, self.heads)
+        roles = len(self.roles)
+        basis = self.order * self.order
+        square = (self.samples, self.canvas, self.canvas, 3)
+        return (
+            self._array(
+                "sketch",
+                SKETCH_AXES,
+                (*heads, roles, basis),
+                "float16",
+                "coefficients of the attention of image tokens to the role",
+                by_layer=True,
+            ),
+            self._array("entropy", MAP_AXES, heads, "float32", "mean row entropy", units="nat"),
+            self._array("peak", MAP_AXES, heads, "float32", "mean of the row maximum"),
+            self._array(
+                "energy",
+                (*MAP_AXES, ROLE),
+                (*heads, roles),
+                "float32",
+                "sum over image tokens of the squared attention to the role",
+            ),
+            self._array(
+                REGION_COEFFICIENTS,
+                (SAMPLE, REGION, BASIS),
+                (self.samples, len(self.regions), basis),
+                "float32",
+                "coefficients of the region in the final image; NaN where no objects were found",
+            ),
+            *(
+                self._array(name, (SAMPLE,), (self.samples,), "bool", long_name)
+                for name, long_name in SCORES.items()
+            ),
+            self._array(
+                "thumbnail", (SAMPLE, "y", "x", "rgb"), square, "uint8", "final image, sRGB"
+            ),
+        )
+
+    def _array(
+        self,
+        name: str,
+        dimensions: tuple[str, ...],
+        shape: tuple[int, ...],
+        dtype: str,
+        long_name: str,
+        *,
+        units: str = "1",
+        by_layer: bool = False,
+    ) -> ArraySpec:
+        unit = (self.block, *shape[1:])
+        layer = dimensions.index(LAYER) if by_layer else -1
+        return ArraySpec(
+            name=name,
+            dimensions=dimensions,
+            shape=shape,
+            chunks=(*unit[:layer], 1, *unit[layer + 1 :]) if by_layer else unit,
+            shards=unit if by_layer else None,
+            dtype=dtype,
+            attributes={"units": units, "long_name": long_name},
+        )
+
+    def index_coordinates(self) -> dict[str, tuple[str, NDArray[Any]]]:
+        """Name to (dimension, values) of the coordinates that the sizes determine."""
+        frequency = np.arange(self.order * self.order)
+        return {
+            SAMPLE: (SAMPLE, np.arange(self.samples)),
+            STEP: (STEP, np.arange(self.steps)),
+            BRANCH: (BRANCH, _strings(self.branches)),
+            LAYER: (LAYER, np.arange(self.layers)),
+            HEAD: (HEAD, np.arange(self.heads)),
+            ROLE: (ROLE, _strings(self.roles)),
+            REGION: (REGION, _strings(self.regions)),
+            BASIS: (BASIS, frequency),
+            "ky": (BASIS, frequency // self.order),
+            "kx": (BASIS, frequency % self.order),
+        }
+
+    def coordinates(self, given: Mapping[str, NDArray[Any]]) -> dict[str, tuple[str, NDArray[Any]]]:
+        """Name to (dimension, values) of every coordinate: those of the sizes and those given.
+
+        `given` holds the names of `COORDINATES`. It may repeat an index coordinate, such as
+        `sample`, with the values it has anyway.
+
+        Raises:
+            ValueError: a name is missing or unknown, or values do not fit.
+        """
+        complete = self.index_coordinates()
+        expected = {spec.name for spec in COORDINATES}
+        if missing := sorted(expected - given.keys()):
+            raise ValueError(f"coordinates lack {', '.join(missing)}")
+        if unknown := sorted(given.keys() - expected - complete.keys()):
+            raise ValueError(f"no coordinate is called {', '.join(unknown)}")
+        for name in given.keys() & complete.keys():
+            if not np.array_equal(given[name], complete[name][1]):
+                raise ValueError(f"coordinate {name} contradicts the layout")
+        sizes = {SAMPLE: self.samples, STEP: self.steps}
+        for spec in COORDINATES:
+            values = np.asarray(given[spec.name])
+            if values.shape != (sizes[spec.dimension],):
+                raise ValueError(
+                    f"coordinate {spec.name} has shape {values.shape}, "
+                    f"not ({sizes[spec.dimension]},)"
+                )
+            complete[spec.name] = (spec.dimension, _column(spec, values))
+        return complete
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layout as JSON can hold it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> Self:
+        """The layout that `to_dict` wrote.
+
+        Raises:
+            StoreError: the fields are not those of a layout.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or values.keys() != names:
+            raise StoreError(f"the layout of a scan has {', '.join(sorted(names))}, not {values!r}")
+        sizes: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**sizes)
+
+
+def _strings(values: Sequence[str] | NDArray[Any]) -> NDArray[Any]:
+    # Fixed-length unicode has no place in the Zarr v3 specification and warns.
+    return np.asarray(values, dtype=np.dtypes.StringDType())
+
+
+def _column(spec: CoordinateSpec, values: NDArray[Any]) -> NDArray[Any]:
+    if spec.dtype == "string" and values.dtype.kind in "OTU":
+        return _strings(values)
+    if spec.dtype == "string" or not np.can_cast(values.dtype, spec.dtype, casting="same_kind"):
+        raise ValueError(f"coordinate {spec.name} is {values.dtype}, not {spec.dtype}")
+    return values.astype(spec.dtype)

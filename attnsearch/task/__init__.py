@@ -1,0 +1,1 @@
+"""The two-object relation task: scenes, captions, rendering, and scoring an image."""

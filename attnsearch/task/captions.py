@@ -1,0 +1,208 @@
+"""Captions of two-object scenes: their words, and the role of every token.
+
+The grammar is `[colour1] shape1 is RELATION [colour2] shape2`, after the paper. Tokens are those
+the T5 tokenizer makes of it (26 in all, in its order), so that random token embeddings keyed by
+token are the paper's; only `diagonally` takes two of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from attnsearch.axes import RELATIONS, ROLES
+from attnsearch.errors import CaptionError
+from attnsearch.task.spec import COLOURS, OBJECT_PAIRS, PHRASES, SHAPES, PhraseSet, TaskSpec
+
+VOCABULARY: Final = (
+    "<pad>", "</s>", "the", "and", "to", "of", "is", "from", "up", "##ly", "than", "right",
+    "down", "left", "below", "above", "red", "higher", "lower", "directly", "blue", "square",
+    "upper", "circle", "triangle", "diagonal",
+)  # fmt: skip
+"""Tokens in ascending order of their T5 id; `##ly` continues `diagonal`."""
+
+PAD: Final = VOCABULARY.index("<pad>")
+END: Final = VOCABULARY.index("</s>")
+_TOKEN_IDS: Final = {token: index for index, token in enumerate(VOCABULARY)}
+_SPLIT: Final = {"diagonally": ("diagonal", "##ly")}
+DIRECTION_WORDS: Final = frozenset(
+    ("above", "below", "left", "right", "upper", "lower", "up", "down", "higher")
+)
+"""Words of a relation phrase that tell the direction; the others have the role `filler`."""
+
+_RELATION_OF_PHRASE: Final = {
+    tuple(phrase.split()): relation for relation, phrases in PHRASES.items() for phrase in phrases
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One caption with the objects and the relation it asks for."""
+
+    words: tuple[str, ...]
+    roles: tuple[str, ...]
+    """One of `axes.ROLES` per word."""
+    pair: int
+    """Index into `OBJECT_PAIRS`: what to paint; a caption without colour words allows two pairs
+    and names the first."""
+    relation: str
+    colours_named: tuple[bool, bool]
+
+    @property
+    def text(self) -> str:
+        """The caption as one string."""
+        return " ".join(self.words)
+
+    @property
+    def direction_words(self) -> tuple[str, ...]:
+        """The words with the role `relation`, in order."""
+        return tuple(
+            word for word, role in zip(self.words, self.roles, strict=True) if role == "relation"
+        )
+
+
+def compose(
+    pair: int,
+    relation: str,
+    phrase: str,
+    colours_named: tuple[bool, bool] = (True, True),
+) -> Caption:
+    """The caption that asks for an object pair in a relation, in the given wording."""
+    words: list[str] = []
+    roles: list[str] = []
+    for index, (colour, shape) in enumerate(OBJECT_PAIRS[pair]):
+        if colours_named[index]:
+            words.append(colour)
+            roles.append(f"colour{index + 1}")
+        words.append(shape)
+        roles.append(f"shape{index + 1}")
+        if index == 0:
+            link = ["is", *phrase.split()]
+            words.extend(link)
+            roles.extend("relation" if word in DIRECTION_WORDS else "filler" for word in link)
+    return Caption(tuple(words), tuple(roles), pair, relation, colours_named)
+
+
+def parse(text: str) -> Caption:
+    """The caption written in `text`, which must follow the grammar; letter case is ignored.
+
+    Raises:
+        CaptionError: naming the first word that is unknown or out of place.
+    """
+    words = text.lower().split()
+    for word in words:
+        if word not in _TOKEN_IDS and word not in _SPLIT:
+            raise CaptionError(
+                f"unknown word {word!r} in {text!r}; known: {', '.join(sorted(known_words()))}"
+            )
+    rest, first = _take_object(words, text)
+    if rest[:1] != ["is"]:
+        raise CaptionError(f"expected 'is' after the first shape in {text!r}")
+    for end in range(len(rest), 1, -1):
+        relation = _RELATION_OF_PHRASE.get(tuple(rest[1:end]))
+        if relation is None:
+            continue
+        tail, second = _take_object(rest[end:], text)
+        if tail:
+            raise CaptionError(f"nothing may follow the second shape in {text!r}")
+        return compose(
+            _pair_index(first, second, text),
+            relation,
+            " ".join(rest[1:end]),
+            (first[0] is not None, second[0] is not None),
+        )
+    raise CaptionError(f"no known relation phrase after 'is' in {text!r}")
+
+
+def known_words() -> frozenset[str]:
+    """Every word a caption may use."""
+    pieces = {"<pad>", "</s>", "##ly", "diagonal"}
+    return frozenset((_TOKEN_IDS.keys() - pieces) | _SPLIT.keys())
+
+
+def training_captions(spec: TaskSpec) -> list[Caption]:
+    """Every caption the task's training distribution can draw, in a fixed order."""
+    named = [(True, True), (True, False), (False, True), (False, False)]
+    if spec.colour_dropout == 0:
+        named = named[:1]
+    return [
+        compose(pair, relation, phrase, colours)
+        for pair in range(len(OBJECT_PAIRS))
+        for relation in RELATIONS
+        for phrase in phrases_of(spec, relation)
+        for colours in named
+    ]
+
+
+def grid_captions(spec: TaskSpec) -> list[Caption]:
+    """The prompt grid of the task: all object pairs x all relations x all its phrases.
+
+    96 prompts with short phrases, 264 with all of them; both colours are always named.
+    """
+    return [
+        compose(pair, relation, phrase)
+        for pair in range(len(OBJECT_PAIRS))
+        for relation in RELATIONS
+        for phrase in phrases_of(spec, relation)
+    ]
+
+
+def phrases_of(spec: TaskSpec, relation: str) -> tuple[str, ...]:
+    """The wordings of a relation that the task uses."""
+    return PHRASES[relation][:1] if spec.phrases is PhraseSet.SHORT else PHRASES[relation]
+
+
+def token_ids(captions: Sequence[Caption], length: int) -> npt.NDArray[np.int64]:
+    """Token ids [caption, token], closed by `</s>` and padded.
+
+    Raises:
+        CaptionError: a caption needs more than `length` tokens.
+    """
+    ids = np.full((len(captions), length), PAD, dtype=np.int64)
+    for row, caption in enumerate(captions):
+        pieces = [piece for word in caption.words for piece in _SPLIT.get(word, (word,))]
+        _check_fits(caption, len(pieces) + 1, length)
+        ids[row, : len(pieces)] = [_TOKEN_IDS[piece] for piece in pieces]
+        ids[row, len(pieces)] = END
+    return ids
+
+
+def role_matrix(captions: Sequence[Caption], length: int) -> npt.NDArray[np.float32]:
+    """Gamma [caption, token, role]: one-hot rows, one role per token; pads have the role `pad`."""
+    index = np.full((len(captions), length), ROLES.index("pad"))
+    for row, caption in enumerate(captions):
+        roles = [
+            role
+            for word, role in zip(caption.words, caption.roles, strict=True)
+            for _ in _SPLIT.get(word, (word,))
+        ]
+        _check_fits(caption, len(roles) + 1, length)
+        index[row, : len(roles)] = [ROLES.index(role) for role in roles]
+        index[row, len(roles)] = ROLES.index("end")
+    return np.eye(len(ROLES), dtype=np.float32)[index]
+
+
+def _check_fits(caption: Caption, needed: int, length: int) -> None:
+    if needed > length:
+        raise CaptionError(f"{caption.text!r} needs {needed} tokens, the model reads {length}")
+
+
+def _take_object(words: list[str], text: str) -> tuple[list[str], tuple[str | None, str]]:
+    colour = words[0] if words and words[0] in COLOURS else None
+    rest = words[1:] if colour else words
+    if not rest or rest[0] not in SHAPES:
+        found = repr(rest[0]) if rest else "the end"
+        raise CaptionError(f"expected one of {', '.join(SHAPES)} but found {found} in {text!r}")
+    return rest[1:], (colour, rest[0])
+
+
+def _pair_index(first: tuple[str | None, str], second: tuple[str | None, str], text: str) -> int:
+    for index, pair in enumerate(OBJECT_PAIRS):
+        if all(
+            shape == wanted[1] and colour in (None, wanted[0])
+            for wanted, (colour, shape) in zip(pair, (first, second), strict=True)
+        ):
+            return index
+    raise CaptionError(f"the two objects must differ in colour and in shape: {text!r}")

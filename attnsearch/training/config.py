@@ -1,0 +1,70 @@
+"""What a training run is told."""
+
+from dataclasses import dataclass
+
+from attnsearch.encoders import EncoderSpec
+from attnsearch.errors import ConfigError
+from attnsearch.models import DiTConfig, Objective
+from attnsearch.task.spec import TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """One training run.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    model: DiTConfig
+    encoder: EncoderSpec
+    task: TaskSpec
+    objective: Objective = Objective.FLOW
+    steps: int
+    """Optimiser steps in all."""
+    batch: int = 64
+    """Images per step."""
+    seed: int = 0
+    """Of the initial weights and of every random draw of the run."""
+    learning_rate: float = 2e-3
+    """AdamW's, for embeddings, modulations and biases."""
+    matrix_learning_rate: float = 0.02
+    """Muon's, for the hidden matrices."""
+    warmup: int = 200
+    """Steps over which the learning rates rise from zero."""
+    cooldown: float = 0.25
+    """Last share of the steps over which the learning rates fall to zero."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    average_decay: float = 0.999
+    """Decay per step of the weight average."""
+    null_probability: float = 0.1
+    """Share of captions replaced by the null condition, for classifier-free guidance."""
+    noise_mean: float = 0.8
+    """Mean of the logit of the noise level under the flow objective; above 0 favours noise."""
+    evaluate_every: int = 2000
+    """Steps between evaluations; the last step is always evaluated."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "evaluate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("average_decay", "null_probability", "cooldown"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if not self.gradient_clip > 0:
+            raise ConfigError(f"gradient_clip must be positive, not {self.gradient_clip}")
+        if self.model.image_side != self.task.canvas:
+            raise ConfigError("the model's image side and the task's canvas differ")
+        if self.model.text_channels != self.encoder.channels:
+            raise ConfigError("the model's and the encoder's text channels differ")
+        if not self.model.text_length == self.encoder.text_length == self.task.text_length:
+            raise ConfigError("model, encoder and task disagree on the text length")
+
+    def rate_factor(self, step: int) -> float:
+        """Factor on both learning rates at a step: linear warm-up, constant, linear cool-down."""
+        rise = (step + 1) / (self.warmup + 1)
+        fall = (self.steps - step) / max(1.0, self.cooldown * self.steps)
+        return min(1.0, rise, fall)

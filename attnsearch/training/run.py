@@ -1,0 +1,126 @@
+"""A whole training run in one folder: checkpoint, log, and the published model.
+
+    checkpoint.pt   latest state, for resuming
+    model.pt        the finished model, without its training state
+    log.jsonl       one line per logged step: step, loss, steps per second; evaluations too
+
+Ctrl-C and `--resume` lose nothing: the state is saved on the way out.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import torch
+
+from attnsearch.errors import CheckpointError
+from attnsearch.models import Checkpoint, load_checkpoint, save_checkpoint
+from attnsearch.training.config import TrainingConfig
+from attnsearch.training.trainer import Trainer
+
+_LOG_EVERY: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    loss: float
+    """Mean over the steps since the last report."""
+    steps_per_second: float
+
+
+Evaluate = Callable[[Checkpoint], dict[str, float]]
+"""From the run so far to named accuracies in [0, 1]."""
+
+
+def train(
+    config: TrainingConfig,
+    folder: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    evaluate: Evaluate,
+    report: Callable[[Progress], None],
+) -> Checkpoint:
+    """Train to `config.steps`, or on from where the folder's checkpoint stands.
+
+    Raises:
+        CheckpointError: the folder holds a run and `resume` is off, or it holds another run.
+        KeyboardInterrupt: the user stopped the run; its state is saved.
+    """
+    latest = folder / "checkpoint.pt"
+    if latest.exists() and not resume:
+        raise CheckpointError(f"{folder} already holds a run; pass --resume to continue it")
+    if latest.exists():
+        trainer = Trainer.resume(config, load_checkpoint(latest), device)
+    else:
+        trainer = Trainer(config, device)
+    with _saved_on_exit(trainer, latest), _Log(folder / "log.jsonl", trainer.step) as log:
+        for progress in _steps(trainer):
+            log.write(
+                step=progress.step,
+                loss=round(progress.loss, 5),
+                steps_per_second=round(progress.steps_per_second, 2),
+            )
+            report(progress)
+            finished = trainer.step == config.steps
+            if finished or trainer.step % config.evaluate_every == 0:
+                metrics = evaluate(trainer.checkpoint())
+                trainer.metrics.append({"step": trainer.step, **metrics})
+                log.write(step=trainer.step, **metrics)
+            if trainer.step % config.save_every == 0:
+                save_checkpoint(trainer.checkpoint(), latest)
+    published = replace(trainer.checkpoint(), training_state=None)
+    save_checkpoint(published, folder / "model.pt")
+    return published
+
+
+def _steps(trainer: Trainer) -> Iterator[Progress]:
+    """Take steps to the end; yields at least every `_LOG_EVERY` steps and when one is due."""
+    config = trainer.config
+    losses: list[float] = []
+    begin = monotonic()
+    while trainer.step < config.steps:
+        losses.append(trainer.take_step())
+        due = (_LOG_EVERY, config.evaluate_every, config.save_every)
+        if trainer.step == config.steps or any(trainer.step % every == 0 for every in due):
+            seconds = max(monotonic() - begin, 1e-9)
+            yield Progress(trainer.step, sum(losses) / len(losses), len(losses) / seconds)
+            losses.clear()
+            begin = monotonic()
+
+
+@contextmanager
+def _saved_on_exit(trainer: Trainer, path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        save_checkpoint(trainer.checkpoint(), path)
+
+
+class _Log:
+    """A JSONL file; a resumed run drops the lines past the step it resumes from."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[str] = []
+        if path.exists():
+            lines = path.read_text().splitlines()
+            kept = [line for line in lines if line and json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write(self, **fields: Any) -> None:
+        self._file.write(json.dumps(fields) + "\n")

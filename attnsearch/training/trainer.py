@@ -1,0 +1,141 @@
+"""The training loop: one object that holds a run's state and takes one step at a time.
+
+The same run stopped anywhere and resumed takes the same steps: every random draw comes from one
+generator, which is saved with the optimisers.
+"""
+
+from typing import Final, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attnsearch import encoders
+from attnsearch.errors import CheckpointError
+from attnsearch.models import Checkpoint, DiT
+from attnsearch.task.captions import training_captions
+from attnsearch.task.scenes import draw_scenes, render
+from attnsearch.training.captioning import CaptionSampler
+from attnsearch.training.config import TrainingConfig
+from attnsearch.training.muon import Muon
+from attnsearch.training.objectives import noise_batch
+
+_ADAM_BETAS: Final = (0.9, 0.99)
+
+
+class Trainer:
+    """A training run in progress."""
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        torch.manual_seed(config.seed)
+        self.model = DiT(config.model).to(device)
+        self.average = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.step = 0
+        self.metrics: list[dict[str, float]] = []
+        captions = training_captions(config.task)
+        self._caption_sampler = CaptionSampler(config.task, captions)
+        text = encoders.build(config.encoder).encode(captions)
+        self._text, self._text_mask = text.embedding.to(device), text.mask.to(device)
+        self._optimisers = _optimisers(self.model, config)
+
+    @classmethod
+    def resume(cls, config: TrainingConfig, checkpoint: Checkpoint, device: torch.device) -> Self:
+        """The run a checkpoint was saved from, at the step it was saved.
+
+        Raises:
+            CheckpointError: the checkpoint lacks its training state, or is of another run.
+        """
+        state = checkpoint.training_state
+        if state is None:
+            raise CheckpointError("the checkpoint was published without its training state")
+        for name in ("model", "encoder", "task", "objective"):
+            if getattr(checkpoint, name) != getattr(config, name):
+                raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
+        trainer = cls(config, device)
+        trainer.model.load_state_dict(checkpoint.weights)
+        trainer.average = {name: t.to(device) for name, t in checkpoint.average.items()}
+        trainer.generator.set_state(state["generator"])
+        for optimiser, saved in zip(trainer._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        trainer.step = checkpoint.step
+        trainer.metrics = checkpoint.metrics
+        return trainer
+
+    def take_step(self) -> float:
+        """One optimiser step on a fresh batch; returns the loss."""
+        config = self.config
+        factor = config.rate_factor(self.step)
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            optimiser.zero_grad(set_to_none=True)
+        loss = self._loss()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+        for optimiser in self._optimisers:
+            optimiser.step()
+        self._update_average()
+        self.step += 1
+        return loss.item()
+
+    def checkpoint(self) -> Checkpoint:
+        """All of the run at this step."""
+        return Checkpoint(
+            model=self.config.model,
+            encoder=self.config.encoder,
+            task=self.config.task,
+            objective=self.config.objective,
+            step=self.step,
+            weights={name: t.detach().cpu() for name, t in self.model.state_dict().items()},
+            average={name: t.cpu() for name, t in self.average.items()},
+            metrics=self.metrics,
+            training_state={
+                "generator": self.generator.get_state(),
+                "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            },
+        )
+
+    def _loss(self) -> Tensor:
+        config = self.config
+        scenes = draw_scenes(config.task, config.batch, self.generator)
+        caption = self._caption_sampler.draw(scenes, self.generator)
+        batch = noise_batch(render(config.task, scenes), config, self.generator)
+        dropped = torch.rand(config.batch, generator=self.generator) < config.null_probability
+        text = torch.where(
+            dropped.to(self.device)[:, None, None],
+            self.model.null_embedding,
+            self._text[caption.to(self.device)],
+        )
+        # Mixed precision pays where the hardware multiplies bfloat16; weights stay float32.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            prediction = self.model(
+                batch.image.to(self.device),
+                batch.timestep.to(self.device),
+                text,
+                self._text_mask[caption.to(self.device)],
+            )
+        return F.mse_loss(prediction.float(), batch.target.to(self.device))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A young average forgets faster, so that early checkpoints are not the initial noise.
+        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.model.state_dict().items():
+            self.average[name].lerp_(tensor, 1 - decay)
+
+
+def _optimisers(model: DiT, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in model.blocks.parameters() if p.ndim == 2 and min(p.shape) > 6]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    optimisers: list[torch.optim.Optimizer] = [
+        Muon(matrices, config.matrix_learning_rate),
+        torch.optim.AdamW(others, config.learning_rate, betas=_ADAM_BETAS, weight_decay=0.0),
+    ]
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimisers

@@ -1,0 +1,121 @@
+"""What sketch attention takes, what it gives back, and who computes it.
+
+The types and checks every backend shares. No arithmetic on maps here.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SketchedAttention(NamedTuple):
+    """The result of attention and the statistics of its map A `[B, H, N, M]`.
+
+    Statistics are float32 whatever the inputs. Where no key may be attended, all are zero.
+    """
+
+    output: Tensor
+    """`A V`, `[B, H, N, D]`, dtype of the query."""
+    sketch: Tensor
+    """`basis.T A roles`, `[B, H, F, G]`; between -sqrt(N) and sqrt(N) for an orthonormal basis."""
+    entropy: Tensor
+    """`-sum_j A_ij log A_ij`, `[B, H, N]`, in nats, between 0 and log M."""
+    peak: Tensor
+    """`max_j A_ij`, `[B, H, N]`, between 1 / M and 1."""
+    energy: Tensor
+    """`sum_i (A roles)_ig ** 2`, `[B, H, G]`, between 0 and N."""
+
+
+class Backend(StrEnum):
+    """Which implementation computes a call."""
+
+    AUTO = "auto"
+    """The fastest one for the device of the query."""
+    REFERENCE = "reference"
+    """The definition, in float64; slow."""
+    CPU = "cpu"
+    """Plain torch in the [key, query] layout: tuned for CPUs, runs on every device."""
+    TRITON = "triton"
+    """One fused CUDA kernel; not in this build."""
+
+
+def resolve_backend(device_type: str, backend: Backend | str = Backend.AUTO) -> Backend:
+    """The backend that runs a call with its query on `device_type`; never `AUTO`.
+
+    `sketch_attention` dispatches on this very answer, so asking tells what runs. Until there is a
+    Triton backend, plain torch serves every device.
+
+    Raises:
+        ValueError: the backend is unknown, or not in this build.
+    """
+    if backend not in tuple(Backend):
+        known = ", ".join(Backend)
+        raise ValueError(f"unknown backend {str(backend)!r}; choose one of {known}")
+    if backend == Backend.TRITON:
+        raise ValueError("no triton backend is available in this build; use backend='auto'")
+    return Backend.REFERENCE if backend == Backend.REFERENCE else Backend.CPU
+
+
+def check_arguments(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    roles: Tensor,
+    basis: Tensor,
+    key_mask: Tensor | None,
+) -> None:
+    """Refuses tensors whose sizes, dtypes or devices disagree.
+
+    Raises:
+        ValueError: names the tensor, what it has and what was expected.
+    """
+    if query.dim() != 4:
+        raise ValueError(f"query must be [B, H, N, D], not {_shape(query)}")
+    batch, heads, tokens, channels = query.shape
+    if key.dim() != 4:
+        raise ValueError(f"key must be [B, H, M, D], not {_shape(key)}")
+    keys = key.shape[2]
+    expected_key = (batch, heads, keys, channels)
+    if tuple(key.shape) != expected_key:
+        raise ValueError(f"key is {_shape(key)} where the query asks for {list(expected_key)}")
+    if tuple(value.shape) != expected_key:
+        raise ValueError(f"value is {_shape(value)} where the key asks for {list(expected_key)}")
+    if roles.dim() != 3 or tuple(roles.shape[:2]) != (batch, keys):
+        raise ValueError(f"roles is {_shape(roles)}, expected [{batch}, {keys}, G]")
+    if basis.dim() != 2 or basis.shape[0] != tokens:
+        raise ValueError(f"basis is {_shape(basis)}, expected [{tokens}, F]")
+    _check_types(query, key, value, roles, basis, key_mask)
+    if key_mask is not None and tuple(key_mask.shape) != (batch, keys):
+        raise ValueError(f"key_mask is {_shape(key_mask)}, expected [{batch}, {keys}]")
+
+
+def _check_types(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    roles: Tensor,
+    basis: Tensor,
+    key_mask: Tensor | None,
+) -> None:
+    if not query.dtype == key.dtype == value.dtype:
+        raise ValueError(
+            f"query, key and value must share a dtype, not {query.dtype}, {key.dtype}, "
+            f"{value.dtype}"
+        )
+    named = {"query": query, "key": key, "value": value, "roles": roles, "basis": basis}
+    for name, tensor in named.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be of a float dtype, not {tensor.dtype}")
+        if tensor.device != query.device:
+            raise ValueError(f"{name} is on {tensor.device}, the query on {query.device}")
+    if key_mask is not None:
+        if key_mask.dtype != torch.bool:
+            raise ValueError(f"key_mask must be bool, not {key_mask.dtype}")
+        if key_mask.device != query.device:
+            raise ValueError(f"key_mask is on {key_mask.device}, the query on {query.device}")
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)

@@ -1,0 +1,72 @@
+"""What every test relies on; fixtures of one package live beside its tests."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from attnsearch.models import Checkpoint
+
+# A law holds however slow or busy the machine is.
+settings.register_profile(
+    "attnsearch", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("attnsearch")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    needing_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing_gpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> "Checkpoint":
+    """A flow model of the small task with random weights everywhere: 2 layers, 2 heads, 4 x 4
+    image tokens. A fresh DiT answers zero whatever it is asked; this one does not. Shared by the
+    whole session: change a copy (`dataclasses.replace`), never the object itself.
+    """
+    import torch
+
+    from attnsearch.encoders import EncoderKind, EncoderSpec
+    from attnsearch.models import Checkpoint, DiT, DiTConfig, Objective
+    from attnsearch.task.spec import PRESETS
+
+    task = PRESETS["small"]
+    config = DiTConfig(
+        image_side=task.canvas,
+        patch=8,
+        depth=2,
+        width=32,
+        heads=2,
+        mlp_ratio=2.0,
+        text_channels=16,
+        text_length=task.text_length,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weights = DiT(config).state_dict()
+        for name, tensor in weights.items():
+            if name.endswith(("cross_attention.out.weight", "final.weight")):
+                torch.nn.init.xavier_uniform_(tensor)
+    return Checkpoint(
+        model=config,
+        encoder=EncoderSpec(
+            kind=EncoderKind.RTEP,
+            channels=config.text_channels,
+            text_length=task.text_length,
+        ),
+        task=task,
+        objective=Objective.FLOW,
+        step=0,
+        weights={name: tensor.clone() for name, tensor in weights.items()},
+        average={name: tensor.clone() for name, tensor in weights.items()},
+        metrics=[{"step": 0, "in_distribution_shape": 0.0}],
+    )

@@ -152,12 +152,19 @@ def _null_p(
     presence = np.array([[word in str(phrase).split() for word in words] for phrase in phrases])
     design = presence - presence.mean(axis=0)
     flat = (values - values.mean(axis=0)).reshape(len(values), -1)
-    coefficient = np.linalg.lstsq(design, flat, rcond=None)[0].reshape(len(words), -1, 2)
+    inverse = np.linalg.pinv(design)
+    coefficient = (inverse @ flat).reshape(len(words), -1, 2)
     pull = design.T @ target / len(values)
     # Turning a coefficient by an angle mixes its dot and cross product with the pull.
     dot = np.einsum("whc,wc->wh", coefficient, pull)
     cross = coefficient[:, :, 0] * pull[:, None, 1] - coefficient[:, :, 1] * pull[:, None, 0]
     angle = generator.uniform(0, 2 * np.pi, (DRAWS, len(words)))
-    null = np.abs(np.cos(angle) @ dot + np.sin(angle) @ cross)
+    # Words that always come one or the other are known only up to a constant, which makes their
+    # coefficients too short; without this the null would be too narrow.
+    leverage = np.diag(inverse @ design)
+    length = np.where(leverage > 1e-9, leverage, 1) ** -0.5
+    null = np.abs(
+        np.cos(angle) @ (dot * length[:, None]) + np.sin(angle) @ (cross * length[:, None])
+    )
     exceeded = (null >= np.abs(dot.sum(axis=0))).sum(axis=0)
     return ((exceeded + 1) / (DRAWS + 1)).reshape(values.shape[1:-1])

@@ -3,7 +3,7 @@
 `schema` says what a scan holds, `writer` writes it block by block, `reader` opens it lazily.
 """
 
-from attnsearch.store.reader import layout_of, open_scan, open_store, scan_names
+from attnsearch.store.reader import layout_of, open_scan, open_scans, open_store, scan_names
 from attnsearch.store.schema import COORDINATES, SCHEMA_VERSION, ArraySpec, ScanLayout
 from attnsearch.store.writer import ScanWriter
 
@@ -15,6 +15,7 @@ __all__ = [
     "ScanWriter",
     "layout_of",
     "open_scan",
+    "open_scans",
     "open_store",
     "scan_names",
 ]

@@ -63,6 +63,18 @@ def open_scan(path: Path, name: str | None = None) -> xr.Dataset:
     return dataset
 
 
+def open_scans(path: Path, name: str | None = None) -> dict[str, xr.Dataset]:
+    """Every scan of a store by name, or only the one asked for; as of `open_scan`.
+
+    Raises:
+        StoreError: as `open_scan`.
+    """
+    names = scan_names(path) if name is None else [name]
+    if not names:
+        raise StoreError(f"{path} holds no scan yet")
+    return {one: open_scan(path, one) for one in names}
+
+
 def layout_of(dataset: xr.Dataset) -> ScanLayout:
     """The layout a dataset was stored with; `samples` counts those planned, not those read.
 

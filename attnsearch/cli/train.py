@@ -67,12 +67,14 @@ def train(
 
     config = training_config(encoder, size, task, objective, steps, seed)
     target = options.torch_device(device)
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("step {task.completed:,} of {task.total:,}"),
         BarColumn(),
         TextColumn("{task.fields[news]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,  # a log file has no use for a bar
     )
     with bar:
         shown = bar.add_task("", total=steps, news="")

@@ -9,8 +9,10 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,7 +100,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -109,14 +112,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: the file is missing, damaged, unsafe, or not one of ours.
     """
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused a moment later
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"no such file: {path}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused a moment later
+            content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is not a checkpoint, or would run code when loaded; refused"
@@ -132,7 +136,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} has checkpoint version {content.get('version')}, this attnsearch reads "
             f"{VERSION}; update attnsearch"
         )
-    return _parse(content, path, digest)
+    return _parse(content, path, hashlib.sha256(data).hexdigest())
 
 
 def _parse(content: Mapping[str, Any], path: Path, digest: str) -> Checkpoint:
@@ -147,14 +151,20 @@ def _parse(content: Mapping[str, Any], path: Path, digest: str) -> Checkpoint:
             task=TaskSpec(**task),
             objective=Objective(content["objective"]),
             step=int(content["step"]),
-            weights=content["weights"],
-            average=content["average"],
-            metrics=list(content["metrics"]),
+            weights=_tensors(content["weights"]),
+            average=_tensors(content["average"]),
+            metrics=[dict(evaluation) for evaluation in content["metrics"]],
             training_state=content["training_state"],
             digest=digest,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path} has a damaged header: {error}") from error
+
+
+def _tensors(weights: Any) -> dict[str, Tensor]:
+    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+        raise TypeError("weights and average must be tables of tensors")
+    return weights
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
-from attnsearch_kernels import dct2
 
 from attnsearch.axes import REGIONS, ROLES, SKETCH_AXES
 from attnsearch.task.captions import Caption, grid_captions
 from attnsearch.task.spec import PRESETS
+from attnsearch_kernels import dct2
 
 GRID = 8
 

@@ -78,7 +78,12 @@ def _plant(model: DiT) -> None:
     position = token_positions((model.config.grid, model.config.grid))
     read_position = _fit(model.position, torch.from_numpy(position).float())
     words = [[*c.words, "</s>", *[""] * TASK.text_length][: TASK.text_length] for c in captions]
-    flat = [word for row, keep in zip(words, known, strict=True) for word, k in zip(row, keep) if k]
+    flat = [
+        word
+        for row, keep in zip(words, known, strict=True)
+        for word, k in zip(row, keep, strict=False)
+        if k
+    ]
     directions = torch.tensor([WORD_DIRECTIONS.get(word, (0, 0)) for word in flat]).float()
     is_direction = directions.abs().sum(1, keepdim=True)
     is_shape = torch.tensor([[float(w in ("triangle", "circle", "square"))] for w in flat])

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import xarray as xr
-from attnsearch_kernels import dct2
 
 from attnsearch.axes import REGIONS, ROLES
 from attnsearch.errors import MetricError
 from attnsearch.metrics import Template, ask
+from attnsearch_kernels import dct2
 
 Build = Callable[..., xr.Dataset]
 TOKENS = 64

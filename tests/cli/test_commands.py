@@ -1,0 +1,185 @@
+"""The commands as a user types them: what they print, and how they end."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from attnsearch.cli import app
+from attnsearch.models import Checkpoint, save_checkpoint
+from attnsearch.zoo import packaged
+
+RANK_FIELDS = {
+    "rank", "model", "layer", "head", "score", "ci_low", "ci_high", "p_value", "q_value",
+    "peak_step",
+}  # fmt: skip
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refused(result: Result) -> str:
+    """The one line a refused command prints."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    save_checkpoint(tiny_checkpoint, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "s.zarr"
+    result = run("scan", checkpoint, "--store", path, "--seeds", 1, "--steps", 2)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_rank_prints_json_in_order(store: Path) -> None:
+    result = run("rank", store, "--metric", "relational", "--json")
+    rows = json.loads(result.stdout)
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    assert set(rows[0]) == RANK_FIELDS
+    assert all(row["ci_low"] <= row["score"] <= row["ci_high"] for row in rows)
+
+
+def test_rank_prints_a_table_with_every_column_whole(store: Path) -> None:
+    result = run("rank", store, "--top", 2)
+    header = result.stdout.splitlines()[1].split()
+    assert header[:4] == ["rank", "model", "head", "score"]
+    assert len(result.stdout.splitlines()) == 4
+    assert "…" not in result.stdout
+
+
+def test_ask_without_any_found_object_says_so(store: Path) -> None:
+    assert "no image of tiny shows both objects" in refused(run("ask", store, "object1 -> pad"))
+
+
+def test_a_dry_run_writes_nothing_and_counts_the_maps(checkpoint: Path, tmp_path: Path) -> None:
+    result = run("scan", checkpoint, "--store", tmp_path / "s", "--steps", 3, "--dry-run")
+    plan = json.loads(result.stdout)
+    assert plan["maps"] == 96 * 4 * 3 * 2 * 2 * 2
+    assert plan["bytes"] > 0
+    assert plan["seconds"] >= 0
+    assert not (tmp_path / "s").exists()
+
+
+def test_scanning_again_changes_no_byte(checkpoint: Path, store: Path) -> None:
+    before = {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
+    assert run("scan", checkpoint, "--store", store, "--seeds", 1, "--steps", 2).exit_code == 0
+    assert {p: p.read_bytes() for p in store.rglob("*") if p.is_file()} == before
+
+
+def test_a_different_scan_of_the_same_name_is_refused(checkpoint: Path, store: Path) -> None:
+    message = refused(run("scan", checkpoint, "--store", store, "--seeds", 2, "--steps", 2)
+                      ).replace("\n", " ")  # fmt: skip
+    assert "--name" in message
+
+
+def test_evaluate_tells_trained_from_held_out(checkpoint: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    result = run("evaluate", checkpoint, "--seeds", 1, "--steps", 1, "--json", "--sheet", sheet)
+    accuracies = json.loads(result.stdout)
+    assert accuracies["in_distribution"]["relation_loose"]["count"] == 84
+    assert accuracies["held_out"]["relation_loose"]["count"] == 12
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_resumes_and_publishes(tmp_path: Path) -> None:
+    words = ("train", "--size", "atto", "--device", "cpu", "--out", tmp_path / "run")
+    assert run(*words, "--steps", 1).exit_code == 0
+    assert "--resume" in refused(run(*words, "--steps", 2))
+    assert run(*words, "--steps", 2, "--resume").exit_code == 0
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log if "loss" in line] == [1, 2]
+    assert any("in_distribution_relation_loose" in line for line in log)
+    facts = json.loads(run("info", tmp_path / "run/model.pt", "--json").stdout)
+    assert facts["training step"] == 2
+
+
+def test_info_describes_a_store(store: Path) -> None:
+    assert "768 maps of 96 samples" in json.loads(run("info", store, "--json").stdout)["tiny"]
+
+
+def test_zoo_lists_what_is_packaged() -> None:
+    models = json.loads(run("zoo", "--json").stdout)
+    assert [Path(model["path"]) for model in models] == packaged()
+
+
+class _Hostile:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def _bad_checkpoints(folder: Path, good: Path) -> dict[str, Path]:
+    text, cut, other, hostile = (folder / f"{n}.pt" for n in ("text", "cut", "other", "hostile"))
+    text.write_text("not a checkpoint")
+    cut.write_bytes(good.read_bytes()[:5000])
+    torch.save({"state_dict": {"weight": torch.ones(2)}}, other)
+    hostile.write_bytes(pickle.dumps(_Hostile(folder / "ran")))
+    return {
+        "no such file": folder / "absent.pt",
+        "is not a checkpoint": text,
+        "truncated": cut,
+        "another architecture": other,
+        "would run code": hostile,
+    }
+
+
+@pytest.mark.parametrize("verb", ["scan", "evaluate", "info"])
+def test_bad_checkpoints_get_one_line_each(verb: str, checkpoint: Path, tmp_path: Path) -> None:
+    options = ("--store", tmp_path / "s.zarr") if verb == "scan" else ()
+    for complaint, path in _bad_checkpoints(tmp_path, checkpoint).items():
+        assert complaint in refused(run(verb, path, *options))
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_bad_stores_and_metrics_get_one_line_each(store: Path, tmp_path: Path) -> None:
+    assert "absent.zarr" in refused(run("rank", tmp_path / "absent.zarr"))
+    assert "unknown metric 'spatial'" in refused(run("rank", store, "--metric", "spatial"))
+    assert "unknown region" in refused(run("ask", store, "sky -> relation"))
+    assert "nobody" in refused(run("rank", store, "--scan", "nobody"))
+    (tmp_path / "folder").mkdir()
+    refused(run("rank", tmp_path / "folder"))
+    newer = tmp_path / "newer.zarr"
+    shutil.copytree(store, newer)
+    header = newer / "zarr.json"
+    header.write_text(
+        header.read_text().replace('"attnsearch_schema": 1', '"attnsearch_schema": 2')
+    )
+    assert "newer" in refused(run("rank", newer))
+
+
+def test_a_device_that_is_not_here_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    message = refused(run("scan", checkpoint, "--store", tmp_path / "s", "--device", "cuda:99"))
+    assert "cuda:99" in message
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attnsearch.scanning.execute_plan", interrupt)
+    result = run("scan", checkpoint, "--store", tmp_path / "s")
+    assert result.exit_code == 130
+    assert "run the same command again" in result.stderr

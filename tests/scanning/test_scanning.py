@@ -1,0 +1,166 @@
+"""A scan stores what sampling did, wherever it was interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attnsearch.errors import CaptionError, CheckpointError, ConfigError, StoreError
+from attnsearch.models import Checkpoint
+from attnsearch.sampling import SamplerConfig
+from attnsearch.scanning import (
+    ScanPlan,
+    estimate_seconds,
+    execute_plan,
+    plan_scan,
+    read_prompts,
+    scan_name,
+)
+from attnsearch.store import open_scan
+from attnsearch.task.captions import grid_captions
+from attnsearch_kernels import dct2
+
+CPU = torch.device("cpu")
+
+
+def _plan(checkpoint: Checkpoint, block: int = 5, prompts: int = 12, seeds: int = 1) -> ScanPlan:
+    plan = plan_scan(
+        checkpoint,
+        name="tiny",
+        captions=grid_captions(checkpoint.task)[:prompts],
+        seeds=seeds,
+        sampler=SamplerConfig(steps=2),
+        device="cpu",
+    )
+    return replace(plan, layout=replace(plan.layout, block=block))
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class _Stop(Exception):
+    """Stands for a kill between two blocks."""
+
+
+def test_a_scan_resumed_after_a_stop_has_the_bytes_of_an_uninterrupted_one(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    plan = _plan(tiny_checkpoint)
+    execute_plan(plan, tiny_checkpoint, tmp_path / "whole", CPU)
+    calls = []
+
+    def stop_after_a_block(_: int) -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        execute_plan(plan, tiny_checkpoint, tmp_path / "stopped", CPU, stop_after_a_block)
+    assert open_scan(tmp_path / "stopped").sizes["sample"] == 5
+    execute_plan(plan, tiny_checkpoint, tmp_path / "stopped", CPU)
+    assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
+
+
+def test_progress_adds_up_to_every_map_also_when_resumed(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    plan = _plan(tiny_checkpoint)
+    for _ in range(2):
+        told: list[int] = []
+        execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU, told.append)
+        assert sum(told) == plan.layout.maps
+
+
+def test_stored_sketches_conserve_mass(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plan = _plan(tiny_checkpoint)
+    execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU)
+    grid = tiny_checkpoint.model.grid
+    total = open_scan(tmp_path / "s")["sketch"].astype(np.float32).sum("role")
+    ones = dct2(grid, grid, plan.layout.order).sum(0).numpy()
+    np.testing.assert_allclose(total, np.broadcast_to(ones, total.shape), atol=4e-3)
+
+
+def test_the_digest_of_the_checkpoint_guards_the_store(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    execute_plan(_plan(tiny_checkpoint), tiny_checkpoint, tmp_path / "s", CPU)
+    other = replace(tiny_checkpoint, digest="another file")
+    with pytest.raises(StoreError, match="checkpoint_sha256"):
+        execute_plan(_plan(other), other, tmp_path / "s", CPU)
+
+
+def test_weights_that_are_not_finite_are_refused_before_anything_is_written(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    average = {name: tensor.clone() for name, tensor in tiny_checkpoint.average.items()}
+    average["final.bias"][0] = float("nan")
+    broken = replace(tiny_checkpoint, average=average)
+    with pytest.raises(CheckpointError, match=r"final\.bias holds NaN"):
+        execute_plan(_plan(broken), broken, tmp_path / "s", CPU)
+    assert not (tmp_path / "s").exists()
+
+
+def test_every_seed_sees_every_prompt_before_the_next_begins(tiny_checkpoint: Checkpoint) -> None:
+    plan = _plan(tiny_checkpoint, prompts=3, seeds=2)
+    assert plan.seeds == [0, 0, 0, 1, 1, 1]
+    assert [c.text for c in plan.captions[:3]] == [c.text for c in plan.captions[3:]]
+
+
+def test_the_plan_counts_maps_and_keeps_blocks_small(tiny_checkpoint: Checkpoint) -> None:
+    plan = plan_scan(
+        tiny_checkpoint,
+        name="x",
+        captions=grid_captions(tiny_checkpoint.task),
+        seeds=3,
+        sampler=SamplerConfig(steps=14),
+        device="cpu",
+    )
+    assert plan.layout.maps == 96 * 3 * 14 * 2 * 2 * 2
+    assert plan.layout.bytes / plan.layout.blocks < 32 * 2**20
+    assert estimate_seconds(plan, tiny_checkpoint, CPU) > 0
+
+
+def test_without_guidance_there_is_one_branch(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plan = plan_scan(
+        tiny_checkpoint,
+        name="x",
+        captions=grid_captions(tiny_checkpoint.task)[:2],
+        seeds=1,
+        sampler=SamplerConfig(steps=2, guidance=1.0),
+        device="cpu",
+    )
+    execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU)
+    assert open_scan(tmp_path / "s")["branch"].to_numpy().tolist() == ["cond"]
+
+
+@pytest.mark.parametrize("settings", [{"seeds": 0}, {"captions": []}, {"order": 5}, {"order": 0}])
+def test_a_plan_out_of_range_is_refused(
+    settings: dict[str, object], tiny_checkpoint: Checkpoint
+) -> None:
+    given = {"captions": grid_captions(tiny_checkpoint.task), "seeds": 1, **settings}
+    with pytest.raises(ConfigError):
+        plan_scan(tiny_checkpoint, name="x", sampler=SamplerConfig(), device="cpu", **given)
+
+
+def test_prompts_come_from_a_file_of_captions(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("red square is left of blue circle\n\nBlue triangle is above red square\n")
+    captions = read_prompts(str(file), tiny_checkpoint.task)
+    assert [caption.relation for caption in captions] == ["left", "above"]
+    file.write_text("a red square to the left of a green circle\n")
+    with pytest.raises(CaptionError, match="unknown word 'a'"):
+        read_prompts(str(file), tiny_checkpoint.task)
+    with pytest.raises(CaptionError, match="cannot read prompts"):
+        read_prompts(str(tmp_path / "absent.txt"), tiny_checkpoint.task)
+
+
+def test_a_scan_is_named_after_the_file_or_the_folder_of_a_run() -> None:
+    assert scan_name(Path("zoo/rtep.pt")) == "rtep"
+    assert scan_name(Path("runs/seed3/model.pt")) == "seed3"

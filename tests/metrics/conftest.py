@@ -20,7 +20,7 @@ Maps = Callable[[Caption, int], npt.NDArray[np.float64]]
 
 @pytest.fixture
 def scan_of() -> Callable[..., xr.Dataset]:
-    """Builds a one-layer, one-step scan over the small prompt grid from maps given by a function."""
+    """Builds a scan of one layer and one step over the small prompt grid, from maps."""
 
     def build(maps: Maps, seeds: int = 1, order: int = GRID) -> xr.Dataset:
         captions = grid_captions(PRESETS["small"]) * seeds

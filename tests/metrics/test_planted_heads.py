@@ -77,13 +77,7 @@ def _plant(model: DiT) -> None:
     source = model.caption_mlp(text.embedding)[known]
     position = token_positions((model.config.grid, model.config.grid))
     read_position = _fit(model.position, torch.from_numpy(position).float())
-    words = [[*c.words, "</s>", *[""] * TASK.text_length][: TASK.text_length] for c in captions]
-    flat = [
-        word
-        for row, keep in zip(words, known, strict=True)
-        for word, k in zip(row, keep, strict=False)
-        if k
-    ]
+    flat = [word for caption in captions for word in (*caption.words, "</s>")]
     directions = torch.tensor([WORD_DIRECTIONS.get(word, (0, 0)) for word in flat]).float()
     is_direction = directions.abs().sum(1, keepdim=True)
     is_shape = torch.tensor([[float(w in ("triangle", "circle", "square"))] for w in flat])

@@ -40,7 +40,7 @@ def test_heads_come_by_size_of_score_across_models(scan_of: Build) -> None:
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(MetricError, match="unknown metric 'relatoinal'; known: .*relational"):
+    with pytest.raises(MetricError, match=r"unknown metric 'relatoinal'; known: .*relational"):
         rank({}, "relatoinal")
 
 

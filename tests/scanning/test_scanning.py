@@ -45,7 +45,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     }
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Stands for a kill between two blocks."""
 
 
@@ -59,9 +59,9 @@ def test_a_scan_resumed_after_a_stop_has_the_bytes_of_an_uninterrupted_one(
     def stop_after_a_block(_: int) -> None:
         calls.append(None)
         if len(calls) == 2:
-            raise _Stop
+            raise _StopError
 
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         execute_plan(plan, tiny_checkpoint, tmp_path / "stopped", CPU, stop_after_a_block)
     assert open_scan(tmp_path / "stopped").sizes["sample"] == 5
     execute_plan(plan, tiny_checkpoint, tmp_path / "stopped", CPU)

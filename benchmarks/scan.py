@@ -305,7 +305,7 @@ def main() -> None:
     """Measure, write the results, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--checkpoint", type=Path, default=ZOO_CHECKPOINT)
-    parser.add_argument("--seeds", type=int, default=4, help="images per prompt of the grid")
+    parser.add_argument("--seeds", type=int, default=1, help="images per prompt of the grid")
     parser.add_argument("--steps", type=int, default=14, help="sampler steps per image")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of every variant")
     parser.add_argument("--threads", type=int, default=1, help="threads torch may use")

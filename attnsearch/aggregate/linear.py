@@ -34,6 +34,17 @@ def project(
     return xr.dot(attention, functional, dim=BASIS).compute()
 
 
+def basis_of(scan: xr.Dataset) -> npt.NDArray[np.float64]:
+    """The transposed basis Phi^T [basis, image token] that a scan's coefficients refer to.
+
+    Orthonormal 2-D DCT-II of frequencies (`ky`, `kx`) on the scan's grid, tokens row-major.
+    """
+    height, width = scan.attrs["grid"]
+    vertical = _cosines(height)[scan["ky"].to_numpy()]
+    horizontal = _cosines(width)[scan["kx"].to_numpy()]
+    return (vertical[:, :, None] * horizontal[:, None, :]).reshape(len(vertical), -1)
+
+
 def region_scores(
     scan: xr.Dataset, region: str, roles: Sequence[str], branch: Branch = Branch.COND
 ) -> tuple[xr.DataArray, xr.DataArray]:
@@ -77,6 +88,13 @@ def by_prompt(values: xr.DataArray) -> xr.DataArray:
     }
     kept = {name: flat.coords[name] for name in flat.dims[1:] if name in flat.coords}
     return xr.DataArray(mean, dims=dims, coords={"prompt": names[order], **coordinates, **kept})
+
+
+def _cosines(count: int) -> npt.NDArray[np.float64]:
+    """The orthonormal DCT-II [frequency, position] of one axis."""
+    k, i = np.arange(count)[:, None], np.arange(count)[None, :]
+    scale = np.where(k == 0, 1.0, 2.0) / count
+    return np.sqrt(scale) * np.cos(np.pi * k * (2 * i + 1) / (2 * count))
 
 
 def _attention(scan: xr.Dataset, roles: Sequence[str], branch: Branch) -> xr.DataArray:

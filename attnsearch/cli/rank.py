@@ -1,12 +1,13 @@
 """`attnsearch rank`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table
+from attnsearch.cli.console import note, print_json, print_table
 
 
 def rank(
@@ -14,6 +15,9 @@ def rank(
     metric: Annotated[str, typer.Option(help="What to rank by.")] = "relational",
     top: options.Top = 10,
     scan: options.Scan = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write the best head's maps over the steps (PNG).")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Heads in order of a metric, with interval, p-value and q-value.
@@ -25,9 +29,14 @@ def rank(
     Example: attnsearch rank maps.zarr --metric relational --top 5
     """
     from attnsearch import metrics
+    from attnsearch.report import head_maps
     from attnsearch.store import open_scans
 
-    ranking = metrics.rank(open_scans(store, scan), metric)[:top]
+    scans = open_scans(store, scan)
+    ranking = metrics.rank(scans, metric)[:top]
+    if picture is not None:
+        head_maps.write(picture, scans[ranking[0].model], ranking[0].address)
+        note(f"maps of {ranking[0].address}: {picture}")
     if as_json:
         print_json([asdict(row) for row in ranking])
         return

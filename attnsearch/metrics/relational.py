@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from attnsearch.aggregate import by_prompt, project
+from attnsearch.aggregate import basis_of, by_prompt, project
 from attnsearch.axes import LAYER, RELATION_DIRECTIONS, STEP
 from attnsearch.errors import MetricError
 
@@ -88,20 +88,8 @@ def token_positions(grid: tuple[int, int]) -> Floats:
 
 
 def _ramps(scan: xr.Dataset) -> npt.NDArray[np.float32]:
-    """Coefficients [basis, xy] of the two position ramps in the scan's DCT-II basis."""
-    height, width = scan.attrs["grid"]
-    ky, kx = scan["ky"].to_numpy(), scan["kx"].to_numpy()
-    cosine_y = _cosines(height)[ky]
-    cosine_x = _cosines(width)[kx]
-    basis = (cosine_y[:, :, None] * cosine_x[:, None, :]).reshape(len(ky), -1)
-    return (basis @ token_positions((height, width))).astype(np.float32)
-
-
-def _cosines(count: int) -> Floats:
-    """The orthonormal DCT-II [frequency, position] of one axis."""
-    k, i = np.arange(count)[:, None], np.arange(count)[None, :]
-    scale = np.where(k == 0, 1.0, 2.0) / count
-    return np.sqrt(scale) * np.cos(np.pi * k * (2 * i + 1) / (2 * count))
+    """Coefficients [basis, xy] of the two position ramps."""
+    return (basis_of(scan) @ token_positions(scan.attrs["grid"])).astype(np.float32)
 
 
 def _targets(relations: npt.NDArray[np.object_], grid: tuple[int, int]) -> Floats:

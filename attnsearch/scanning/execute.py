@@ -1,10 +1,12 @@
 """Carries out a plan: sample a block, sketch its maps, score its images, commit it.
 
-Memory holds one block, whatever the number of samples and however many steps they take to
-finish. Batches are blocks, so a resumed scan computes what an uninterrupted one would have.
+While one block is sampled the one before it is written, by a thread of its own. So memory holds
+two blocks, whatever the number of samples and however many steps they take to finish, and a kill
+costs two. Batches are blocks, so a resumed scan computes what an uninterrupted one would have.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -70,7 +72,7 @@ def execute_plan(
     """Run a plan into a store, from the first block that is not there yet.
 
     `advance` is told the number of maps done: at once those found in the store, then block by
-    block.
+    block, from the thread that writes.
 
     Raises:
         StoreError: the store cannot be written, or holds a different scan of that name.
@@ -79,14 +81,26 @@ def execute_plan(
     layout = plan.layout
     block_of = _BlockRunner(plan, checkpoint, device)
     maps_per_sample = layout.maps // layout.samples
-    with ScanWriter.open(store, plan.name, layout, plan.coordinates, plan.attributes) as writer:
+    with (
+        ScanWriter.open(store, plan.name, layout, plan.coordinates, plan.attributes) as writer,
+        ThreadPoolExecutor(max_workers=1) as disk,
+    ):
+
+        def commit(index: int, arrays: Arrays) -> None:
+            rows = layout.block_slice(index)
+            writer.write_block(index, arrays)
+            advance((rows.stop - rows.start) * maps_per_sample)
+
         done = min(writer.committed * layout.block, layout.samples)
         advance(done * maps_per_sample)
+        last: Future[None] | None = None
         for index in range(writer.committed, layout.blocks):
-            rows = layout.block_slice(index)
-            writer.write_block(index, block_of.run(rows))
-            advance((rows.stop - rows.start) * maps_per_sample)
-        writer.finalise()
+            arrays = block_of.run(layout.block_slice(index))
+            if last is not None:
+                last.result()  # blocks follow one another, and none follows a failed one
+            last = disk.submit(commit, index, arrays)
+        if last is not None:
+            last.result()
 
 
 def estimate_seconds(plan: ScanPlan, checkpoint: Checkpoint, device: torch.device) -> float:

@@ -8,6 +8,8 @@ Ctrl-C and `--resume` lose nothing: the state is saved on the way out.
 """
 
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -87,7 +89,8 @@ def _steps(trainer: Trainer) -> Iterator[Progress]:
     losses: list[float] = []
     begin = monotonic()
     while trainer.step < config.steps:
-        losses.append(trainer.take_step())
+        with _interrupts_put_off():
+            losses.append(trainer.take_step())
         due = (_LOG_EVERY, config.evaluate_every, config.save_every)
         if trainer.step == config.steps or any(trainer.step % every == 0 for every in due):
             seconds = max(monotonic() - begin, 1e-9)
@@ -102,6 +105,24 @@ def _saved_on_exit(trainer: Trainer, path: Path) -> Iterator[None]:
         yield
     finally:
         save_checkpoint(trainer.checkpoint(), path)
+
+
+@contextmanager
+def _interrupts_put_off() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block, so that no step is saved half taken."""
+    previous = signal.getsignal(signal.SIGINT)
+    # Only the main thread may set a handler, and one set outside Python cannot be put back.
+    if threading.current_thread() is not threading.main_thread() or previous is None:
+        yield
+        return
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if asked:
+        signal.raise_signal(signal.SIGINT)
 
 
 class _Log:

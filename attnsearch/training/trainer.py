@@ -56,12 +56,12 @@ class Trainer:
                 raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
         trainer = cls(config, device)
         trainer.model.load_state_dict(checkpoint.weights)
-        trainer.average = {name: t.to(device) for name, t in checkpoint.average.items()}
+        trainer.average = {name: t.to(device, copy=True) for name, t in checkpoint.average.items()}
         trainer.generator.set_state(state["generator"])
         for optimiser, saved in zip(trainer._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         trainer.step = checkpoint.step
-        trainer.metrics = checkpoint.metrics
+        trainer.metrics = list(checkpoint.metrics)
         return trainer
 
     def take_step(self) -> float:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
-from attnsearch.aggregate import by_prompt, project, region_scores
+from attnsearch.aggregate import basis_of, by_prompt, project, region_scores
 from attnsearch.axes import ROLES, SKETCH_AXES, Branch
 from attnsearch_kernels import dct2
 
@@ -56,6 +57,16 @@ def test_region_scores_are_the_templates_of_the_maps(scan: xr.Dataset) -> None:
     np.testing.assert_allclose(score, expected, rtol=1e-4)
     np.testing.assert_allclose(mass, region.sum("token", skipna=False), rtol=1e-5)
     assert np.isnan(score[1]).all()
+
+
+def test_the_basis_of_a_scan_is_the_one_it_was_sketched_in() -> None:
+    order = 3
+    ky, kx = np.divmod(np.arange(order**2), order)
+    scan = xr.Dataset(
+        coords={"ky": ("basis", ky), "kx": ("basis", kx)}, attrs={"grid": [GRID, GRID + 2]}
+    )
+    expected = dct2(GRID, GRID + 2, order, dtype=torch.float64).numpy().T
+    np.testing.assert_allclose(basis_of(scan), expected, atol=1e-12)
 
 
 def test_prompts_are_averaged_over_their_readable_samples(scan: xr.Dataset) -> None:

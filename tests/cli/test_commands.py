@@ -65,6 +65,13 @@ def test_rank_prints_a_table_with_every_column_whole(store: Path) -> None:
     assert "…" not in result.stdout
 
 
+def test_rank_draws_the_maps_of_the_best_head(store: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "head.png"
+    assert run("rank", store, "--picture", picture).exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "cannot write" in refused(run("rank", store, "--picture", tmp_path / "no" / "x.png"))
+
+
 def test_ask_without_any_found_object_says_so(store: Path) -> None:
     assert "no image of tiny shows both objects" in refused(run("ask", store, "object1 -> pad"))
 

@@ -119,7 +119,7 @@ def test_an_unknown_word_is_named():
 
 def test_a_caption_too_long_for_the_model_is_refused_by_name():
     caption = parse("red circle is diagonally up and left from blue square")
-    with pytest.raises(CaptionError, match="diagonally.*12 tokens.*reads 11"):
+    with pytest.raises(CaptionError, match=r"diagonally.*12 tokens.*reads 11"):
         encoder("rte", length=11).encode([caption])
     assert encoder("rte", length=12).encode([caption]).mask.all()
 

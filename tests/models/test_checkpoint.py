@@ -67,6 +67,16 @@ def test_what_was_saved_is_loaded_bit_for_bit(tiny_checkpoint, tmp_path):
     assert loaded.training_state["optimisers"] == state["optimisers"]
 
 
+def test_a_new_file_takes_the_place_of_the_old_in_one_move(tiny_checkpoint, saved, tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(saved)
+    with path.open("rb") as old:
+        save_checkpoint(replace(tiny_checkpoint, step=9), path)
+        assert old.read() == saved
+    assert load_checkpoint(path).step == 9
+    assert os.listdir(tmp_path) == ["model.pt"]
+
+
 def test_the_digest_is_that_of_the_file(saved, scratch):
     scratch.write_bytes(saved)
     assert load_checkpoint(scratch).digest == sha256(saved).hexdigest()

@@ -18,7 +18,7 @@ def model(tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def conditioning(tiny_checkpoint):
-    captions = grid_captions(tiny_checkpoint.task)[::40]
+    captions = grid_captions(tiny_checkpoint.task)[::37]
     text = encoders.build(tiny_checkpoint.encoder).encode(captions)
     return Conditioning.from_text(text, torch.device("cpu"))
 

@@ -127,9 +127,9 @@ def test_a_resumed_log_drops_what_came_after_the_checkpoint(tiny_run, tmp_path):
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 8, "loss": 123.0, "steps_per_second": 1.0}\n')
     train(tiny_run, tmp_path, resume=True)
-    losses = {line["step"]: line["loss"] for line in log_of(tmp_path) if "loss" in line}
-    assert list(losses) == [4, 6, 8, 12]
-    assert losses[8] < 100
+    losses = [(line["step"], line["loss"]) for line in log_of(tmp_path) if "loss" in line]
+    assert [step for step, _ in losses] == [4, 6, 8, 12]
+    assert max(loss for _, loss in losses) < 100
 
 
 def test_resuming_a_finished_run_changes_nothing(finished, tiny_run, tmp_path):

@@ -1,0 +1,28 @@
+"""The figures of the README are those of the result files."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _result(name: str):
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
+
+
+def test_the_demonstration_is_quoted_as_measured():
+    demo = _result("demo-cpu.json")
+    assert f"{demo['maps']:,} maps" in README
+    assert f"in {demo['scan_seconds']:.0f} s" in README
+    assert f"{demo['evaluation']['in_distribution']['relation_loose']['value']:.1%}" in README
+    for row in demo["ranking"][:3]:
+        assert f"L{row['layer']}H{row['head']}  {row['score']:+.3f}" in README
+
+
+def test_the_cost_of_a_scan_is_quoted_as_measured():
+    for row in _result("scan-cpu.json")["rows"]:
+        if row["variant"] != "scoring alone":
+            assert f"| {row['variant']} | {row['over_sampling']['median']:.2f} |" in README
+    for row in _result("memory-cpu.json")["rows"]:
+        assert f"{max(row['peak_memory_growth_bytes']) / 2**20:.0f} MiB for" in README

@@ -19,6 +19,11 @@ class _Program(TyperGroup):
         except AttnsearchError as error:
             fail(str(error))
             raise typer.Exit(2) from error
+        except BrokenPipeError as error:
+            raise typer.Exit(0) from error  # the reader of a pipe has seen enough
+        except OSError as error:
+            fail(f"{error.filename or 'output'}: {error.strerror or error}")
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             fail("stopped; what was finished is kept, run the same command again to continue")
             raise typer.Exit(130) from error

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -71,16 +72,22 @@ def train(
                 steps_per_second=round(progress.steps_per_second, 2),
             )
             report(progress)
-            finished = trainer.step == config.steps
-            if finished or trainer.step % config.evaluate_every == 0:
-                metrics = evaluate(trainer.checkpoint())
-                trainer.metrics.append({"step": trainer.step, **metrics})
-                log.write(step=trainer.step, **metrics)
+            if trainer.step % config.evaluate_every == 0:
+                _evaluate(trainer, evaluate, log)
             if trainer.step % config.save_every == 0:
                 save_checkpoint(trainer.checkpoint(), latest)
+        # Also for a run that was stopped between its last step and its last evaluation.
+        if not trainer.metrics or trainer.metrics[-1]["step"] != trainer.step:
+            _evaluate(trainer, evaluate, log)
     published = replace(trainer.checkpoint(), training_state=None)
     save_checkpoint(published, folder / "model.pt")
     return published
+
+
+def _evaluate(trainer: Trainer, evaluate: Evaluate, log: "_Log") -> None:
+    metrics = evaluate(trainer.checkpoint())
+    trainer.metrics.append({"step": trainer.step, **metrics})
+    log.write(step=trainer.step, **metrics)
 
 
 def _steps(trainer: Trainer) -> Iterator[Progress]:
@@ -125,6 +132,14 @@ def _interrupts_put_off() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
+def _step_of(line: str) -> float:
+    """The step a log line is about; a line cut off by a crash is past every step."""
+    try:
+        return int(json.loads(line)["step"])
+    except ValueError:
+        return inf
+
+
 class _Log:
     """A JSONL file; a resumed run drops the lines past the step it resumes from."""
 
@@ -132,8 +147,7 @@ class _Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept: list[str] = []
         if path.exists():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if line and json.loads(line)["step"] <= step]
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
         path.write_text("".join(line + "\n" for line in kept))
         self._file = path.open("a", buffering=1)
 

@@ -54,6 +54,11 @@ class Trainer:
         for name in ("model", "encoder", "task", "objective"):
             if getattr(checkpoint, name) != getattr(config, name):
                 raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
+        for name, value in _draws(config).items():
+            if state["draws"][name] != value:
+                raise CheckpointError(
+                    f"the run to resume has {name} {state['draws'][name]}, not {value}"
+                )
         trainer = cls(config, device)
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.average = {name: t.to(device, copy=True) for name, t in checkpoint.average.items()}
@@ -93,6 +98,7 @@ class Trainer:
             average={name: t.cpu() for name, t in self.average.items()},
             metrics=self.metrics,
             training_state={
+                "draws": _draws(self.config),
                 "generator": self.generator.get_state(),
                 "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             },
@@ -125,6 +131,11 @@ class Trainer:
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
         for name, tensor in self.model.state_dict().items():
             self.average[name].lerp_(tensor, 1 - decay)
+
+
+def _draws(config: TrainingConfig) -> dict[str, int]:
+    """What decides the random draws of a run, and so may not change within it."""
+    return {"seed": config.seed, "batch": config.batch}
 
 
 def _optimisers(model: DiT, config: TrainingConfig) -> list[torch.optim.Optimizer]:

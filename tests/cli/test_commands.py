@@ -4,6 +4,10 @@ import json
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -176,6 +180,29 @@ def test_bad_stores_and_metrics_get_one_line_each(store: Path, tmp_path: Path) -
 def test_a_device_that_is_not_here_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     message = refused(run("scan", checkpoint, "--store", tmp_path / "s", "--device", "cuda:99"))
     assert "cuda:99" in message
+
+
+def test_a_full_disk_behind_the_output_is_one_line(store: Path) -> None:
+    command = [sys.executable, "-c", "from attnsearch.cli import main; main()", "rank", str(store)]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("attnsearch: output: No space left")
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_in_a_scan_keeps_what_was_committed(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["scan", str(checkpoint), "--store", str(tmp_path / "s"), "--seeds", "40"]
+    command = [sys.executable, "-c", "from attnsearch.cli import main; main()", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        ledger = tmp_path / "s" / "tiny" / "ledger.jsonl"
+        while process.poll() is None and not (ledger.exists() and ledger.stat().st_size):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, news = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in news
+    assert json.loads(run("info", tmp_path / "s", "--json").stdout)["scans"] == 1
 
 
 def test_an_interrupted_command_says_how_to_go_on(

@@ -126,6 +126,7 @@ def test_a_resumed_log_drops_what_came_after_the_checkpoint(tiny_run, tmp_path):
         train(tiny_run, tmp_path, report=interrupt_at(6))
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 8, "loss": 123.0, "steps_per_second": 1.0}\n')
+        log.write('{"step": 9, "lo')  # the crash cut this line
     train(tiny_run, tmp_path, resume=True)
     losses = [(line["step"], line["loss"]) for line in log_of(tmp_path) if "loss" in line]
     assert [step for step, _ in losses] == [4, 6, 8, 12]
@@ -137,6 +138,14 @@ def test_resuming_a_finished_run_changes_nothing(finished, tiny_run, tmp_path):
     again = train(tiny_run, finished, resume=True)
     assert again.step == tiny_run.steps
     assert (finished / "log.jsonl").read_text() == before
+
+
+def test_a_run_stopped_before_its_last_evaluation_makes_up_for_it(finished, tiny_run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_run, tmp_path, report=interrupt_at(tiny_run.steps))
+    train(tiny_run, tmp_path, resume=True)
+    assert log_of(tmp_path)[-1] == log_of(finished)[-1]
+    assert_same_model(tmp_path, finished)
 
 
 def test_resume_begins_where_there_is_nothing_yet(tiny_run, tmp_path):

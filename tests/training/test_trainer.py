@@ -88,6 +88,13 @@ def test_a_run_on_anything_else_is_not_resumed(tiny_run, name, change):
         Trainer.resume(config, checkpoint, CPU)
 
 
+@pytest.mark.parametrize(("name", "value"), [("seed", 5), ("batch", 4)])
+def test_a_run_with_other_draws_is_not_resumed(tiny_run, name, value):
+    checkpoint = Trainer(tiny_run, CPU).checkpoint()
+    with pytest.raises(CheckpointError, match=f"has {name} .*, not {value}"):
+        Trainer.resume(replace(tiny_run, **{name: value}), checkpoint, CPU)
+
+
 def test_a_published_model_is_not_resumed(tiny_run):
     published = replace(Trainer(tiny_run, CPU).checkpoint(), training_state=None)
     with pytest.raises(CheckpointError, match="published"):

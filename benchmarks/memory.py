@@ -5,9 +5,9 @@ each in a fresh process, and compares by how much the process outgrew its size a
 model and scanning one small block. Exits with 1 if a larger scan needs more than the base one and
 `SLACK_BYTES`. A scan that held on to what it computes would need hundreds of MiB more.
 
-A scan holds one block of samples, of at most 16 MiB of sketches but at least one sample: memory is
-level in the steps as long as the sketches of a single sample stay below that. Run as
-`python benchmarks/memory.py`.
+A scan holds two blocks, the one being sampled and the one being written, each of at most 16 MiB of
+sketches but at least one sample: memory is level in the steps as long as the sketches of a single
+sample stay below that. Run as `python benchmarks/memory.py`.
 """
 
 import argparse

@@ -10,8 +10,10 @@ All variants sample the same images in the same batches, taking turns in one pro
   by block, which is kinder to its memory than stacking them all at the end.
 
 Scoring the finished images is part of a scan but has nothing to do with attention, so it is timed
-by itself too. Peak memory is measured in a fresh process per variant. What a scan stores is
-checked against the kept maps before anything is timed. Run as `python benchmarks/scan.py`.
+by itself too. A scan writes one block from a second thread while it samples the next, so with a
+core to spare its wall time hides what writing costs; processor time, printed beside it, does not.
+Peak memory is measured in a fresh process per variant. What a scan stores is checked against the
+kept maps before anything is timed. Run as `python benchmarks/scan.py`.
 """
 
 import argparse

@@ -41,8 +41,8 @@ from attnsearch.models import AttentionCall, DiT, plain_attention
 from attnsearch.models.attention import AttendFunction
 from attnsearch.models.guidance import Conditioning
 from attnsearch.sampling import noise_of_seeds, sample, to_pixels
-from attnsearch.scanning.execute import score_caption
 from attnsearch.store import open_scan
+from attnsearch.task.scoring import score_caption
 from attnsearch_kernels import dct2
 
 Variant = Callable[[Workload, Path], object]

@@ -51,4 +51,5 @@ def ask(
             for answer in answers
         ],
         title=f"{question} in {store.name}",
+        words=["model"],
     )

@@ -26,14 +26,16 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """A table on stdout; all but the second column are aligned right."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, words: Sequence[str]
+) -> None:
+    """A table on stdout; the columns of words are aligned left, those of numbers right."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 1 else "right", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     # A pipe has no width; rows must not be cut to an imagined terminal.

@@ -56,12 +56,18 @@ def evaluate(
         )
         return
     print_table(
-        ["images", "measure", "accuracy", "95 % interval"],
+        ["measure", "combinations", "accuracy", "95 % interval", "images"],
         [
-            [f"{a.count}", f"{name} ({split.replace('_', ' ')})", f"{a.value:.3f}",
-             f"{a.low:.3f} to {a.high:.3f}"]
+            [
+                name,
+                split.replace("_", " "),
+                f"{accuracy.value:.3f}",
+                f"{accuracy.low:.3f} to {accuracy.high:.3f}",
+                str(accuracy.count),
+            ]
             for split, accuracies in result.accuracies.items()
-            for name, a in accuracies.items()
+            for name, accuracy in accuracies.items()
         ],
         title=f"{checkpoint.name}, {steps} steps, guidance {guidance:g}",
-    )  # fmt: skip
+        words=["measure", "combinations"],
+    )

@@ -23,9 +23,10 @@ def info(
         print_json(facts)
         return
     print_table(
-        ["", "fact", "value"],
-        [["", name, str(value)] for name, value in facts.items()],
+        ["fact", "value"],
+        [[name, str(value)] for name, value in facts.items()],
         title=path.name,
+        words=["fact", "value"],
     )
 
 

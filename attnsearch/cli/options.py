@@ -40,10 +40,3 @@ def torch_device(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here; try --device cpu") from error
     return device
-
-
-def device_name(device: "torch.device") -> str:
-    """What a store records as the hardware."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

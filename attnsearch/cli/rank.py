@@ -56,4 +56,5 @@ def rank(
             for row in ranking
         ],
         title=f"{metric} heads of {store.name}",
+        words=["model"],
     )

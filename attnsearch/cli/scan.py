@@ -44,7 +44,7 @@ def scan(
         captions=scanning.read_prompts(prompts, loaded.task),
         seeds=seeds,
         sampler=SamplerConfig(steps=steps, guidance=guidance),
-        device=options.device_name(target),
+        device=scanning.device_name(target),
     )
     if dry_run:
         print_json(

@@ -16,7 +16,8 @@ def zoo(as_json: options.Json = False) -> None:
         print_json(models)
         return
     print_table(
-        ["", "name", "path"],
-        [["", model["name"], model["path"]] for model in models],
+        ["name", "path"],
+        [[model["name"], model["path"]] for model in models],
         title="packaged models",
+        words=["name", "path"],
     )

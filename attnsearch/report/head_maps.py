@@ -32,6 +32,7 @@ def write(path: Path, scan: xr.Dataset, address: HeadAddress) -> None:
     """
     maps, relations = _mean_maps(scan, address)
     rows, steps = maps.shape[:2]
+    brightest = maps.max() or 1.0  # a head that never looks at these words stays dark
     pitch = _CELL + _GAP
     sheet = Image.new("RGB", (_LABEL + steps * pitch, 20 + rows * pitch), "white")
     pen = ImageDraw.Draw(sheet)
@@ -42,7 +43,7 @@ def write(path: Path, scan: xr.Dataset, address: HeadAddress) -> None:
         top = 20 + row * pitch
         pen.text((2, top + _CELL // 2 - 6), relation.replace("_", " "), fill="black", font_size=11)
         for step in range(steps):
-            picture = Image.fromarray(_coloured(maps[row, step] / maps.max()))
+            picture = Image.fromarray(_coloured(maps[row, step] / brightest))
             sheet.paste(
                 picture.resize((_CELL, _CELL), Image.Resampling.NEAREST),
                 (_LABEL + step * pitch, top),

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from attnsearch import encoders
 from attnsearch.capturing import SketchRecord, capture
+from attnsearch.encoders import EncodedText
 from attnsearch.models import Checkpoint, DiT, load_checkpoint
 from attnsearch.models.guidance import Conditioning, guided_prediction
 from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample, to_pixels
-from attnsearch.scanning.plan import ScanPlan, plan_scan, read_prompts, scan_name
+from attnsearch.scanning.plan import ScanPlan, device_name, plan_scan, read_prompts, scan_name
 from attnsearch.store import ScanLayout, ScanWriter
-from attnsearch.task.captions import Caption
-from attnsearch.task.scoring import ImageScore, pool_to_grid, region_weights, score_image
-from attnsearch.task.spec import OBJECT_PAIRS, TaskSpec
+from attnsearch.task.scoring import ImageScore, pool_to_grid, region_weights, score_caption
 from attnsearch_kernels import dct2
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -57,7 +56,7 @@ def scan(
         captions=read_prompts(prompts, loaded.task),
         seeds=seeds,
         sampler=sampler or SamplerConfig(),
-        device=str(target),
+        device=device_name(target),
     )
     execute_plan(plan, loaded, store, target)
 
@@ -107,7 +106,8 @@ def estimate_seconds(plan: ScanPlan, checkpoint: Checkpoint, device: torch.devic
     """Predicted duration of a whole scan, from one timed call of the network on one block."""
     runner = _BlockRunner(plan, checkpoint, device)
     rows = plan.layout.block_slice(0)
-    conditioning, noise = runner.inputs(rows)
+    text, noise = runner.inputs(rows)
+    conditioning = Conditioning.from_text(text, device)
     level = float(plan.coordinates["timestep"][0])
     seconds = []
     for _ in range(3):
@@ -134,17 +134,17 @@ class _BlockRunner:
         grid = checkpoint.model.grid
         self.basis = dct2(grid, grid, plan.layout.order, device=device)
 
-    def inputs(self, rows: slice) -> tuple[Conditioning, Tensor]:
-        """Conditioning and initial noise of some samples, on the device."""
-        text = self.encoder.encode(self.plan.captions[rows])
+    def inputs(self, rows: slice) -> tuple[EncodedText, Tensor]:
+        """Encoded captions, and initial noise on the device, of some samples."""
         noise = noise_of_seeds(self.plan.seeds[rows], self.model)
-        return Conditioning.from_text(text, self.device), noise.to(self.device)
+        return self.encoder.encode(self.plan.captions[rows]), noise.to(self.device)
 
     def run(self, rows: slice) -> Arrays:
         """Every stored array for the samples of one block."""
         captions = self.plan.captions[rows]
-        conditioning, noise = self.inputs(rows)
-        roles = self.encoder.encode(captions).roles.to(self.device)
+        text, noise = self.inputs(rows)
+        conditioning = Conditioning.from_text(text, self.device)
+        roles = text.roles.to(self.device)
         sketches = _SketchBuffer(self.plan.layout, len(captions), self.device)
         with capture(self.model, roles=roles, basis=self.basis, sink=sketches.add):
             images = sample(self.model, self.objective, conditioning, noise, self.plan.sampler)
@@ -210,23 +210,3 @@ class _SketchBuffer:
             name: np.ascontiguousarray(np.moveaxis(tensor.cpu().numpy(), 3, 0))
             for name, tensor in named.items()
         }
-
-
-def score_caption(image: npt.NDArray[np.float32], caption: Caption, task: TaskSpec) -> ImageScore:
-    """Score an image [y, x, rgb] against a caption, which may leave colours open.
-
-    An open colour allows more than one pair of objects; the best-scoring one counts.
-    """
-    wanted = OBJECT_PAIRS[caption.pair]
-    possible = [
-        index
-        for index, pair in enumerate(OBJECT_PAIRS)
-        if all(
-            shape == asked[1] and (colour == asked[0] or not named)
-            for (colour, shape), asked, named in zip(
-                pair, wanted, caption.colours_named, strict=True
-            )
-        )
-    ]
-    scores = [score_image(image, pair, caption.relation, task) for pair in possible]
-    return max(scores, key=lambda score: (score.binding, score.relation_loose))

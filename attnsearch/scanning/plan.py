@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from attnsearch.axes import REGIONS, RELATIONS, ROLES
 from attnsearch.errors import CaptionError, ConfigError
@@ -115,6 +116,11 @@ def scan_name(checkpoint: Path) -> str:
     """The default name of a checkpoint's scan: its file's, or its folder's for a run's files."""
     generic = checkpoint.stem in ("model", "checkpoint")
     return checkpoint.resolve().parent.name if generic else checkpoint.stem
+
+
+def device_name(device: torch.device) -> str:
+    """What a store records as the hardware: the name of the GPU, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def _coordinates(

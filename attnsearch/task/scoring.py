@@ -21,6 +21,7 @@ import torch
 from scipy import fft, ndimage
 
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS
+from attnsearch.task.captions import Caption
 from attnsearch.task.scenes import BACKGROUND, COLOUR_RGB, classify_relation, coverage
 from attnsearch.task.spec import COLOURS, OBJECT_PAIRS, SHAPES, TaskSpec
 
@@ -131,6 +132,26 @@ def score_image(image: Floats, pair: int, relation: str, spec: TaskSpec) -> Imag
         object1=object1,
         object2=object2,
     )
+
+
+def score_caption(image: Floats, caption: Caption, spec: TaskSpec) -> ImageScore:
+    """Score an image [y, x, rgb] in [0, 1] against a caption, which may leave colours open.
+
+    An open colour allows more than one pair of objects; the best-scoring one counts.
+    """
+    wanted = OBJECT_PAIRS[caption.pair]
+    possible = [
+        index
+        for index, pair in enumerate(OBJECT_PAIRS)
+        if all(
+            shape == asked[1] and (colour == asked[0] or not named)
+            for (colour, shape), asked, named in zip(
+                pair, wanted, caption.colours_named, strict=True
+            )
+        )
+    ]
+    scores = [score_image(image, pair, caption.relation, spec) for pair in possible]
+    return max(scores, key=lambda score: (score.binding, score.relation_loose))
 
 
 def detect(image: Floats, spec: TaskSpec) -> list[DetectedObject]:

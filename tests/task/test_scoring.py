@@ -8,16 +8,18 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from attnsearch.axes import RELATIONS
+from attnsearch.task.captions import compose
 from attnsearch.task.scenes import BACKGROUND, COLOUR_RGB, Scenes, coverage, draw_scenes, render
 from attnsearch.task.scoring import (
     ImageScore,
     detect,
     pool_to_grid,
     region_weights,
+    score_caption,
     score_image,
     score_images,
 )
-from attnsearch.task.spec import OBJECT_PAIRS, PRESETS, SHAPES
+from attnsearch.task.spec import OBJECT_PAIRS, PHRASES, PRESETS, SHAPES
 
 SMALL, PAPER = PRESETS["small"], PRESETS["paper"]
 DRAWN = {"small": 900, "paper": 240}
@@ -295,3 +297,25 @@ def test_the_tolerance_of_the_task_decides_the_strict_label():
     assert score_image(image, PAIR, "upper_left", SMALL).relation_strict
     wider = replace(SMALL, axis_tolerance=3)
     assert score_image(image, PAIR, "left", wider).relation_strict
+
+
+def test_a_caption_that_leaves_a_colour_open_accepts_either():
+    spec = PRESETS["small"]
+    generator = torch.Generator().manual_seed(3)
+    scenes = draw_scenes(spec, 40, generator)
+    images = ((render(spec, scenes) + 1) / 2).permute(0, 2, 3, 1).numpy()
+    for image, pair, relation in zip(
+        images, scenes.pair.tolist(), scenes.relation.tolist(), strict=True
+    ):
+        name = RELATIONS[relation]
+        # The other pair has the same shapes in the other colours.
+        other = next(
+            index
+            for index, objects in enumerate(OBJECT_PAIRS)
+            if index != pair and [s for _, s in objects] == [s for _, s in OBJECT_PAIRS[pair]]
+        )
+        open_caption = compose(other, name, PHRASES[name][0], colours_named=(False, False))
+        named = compose(other, name, PHRASES[name][0])
+        expected = score_image(image, pair, name, spec).binding
+        assert score_caption(image, open_caption, spec).binding == expected
+        assert not score_caption(image, named, spec).binding

@@ -22,7 +22,7 @@ def scan(
     steps: options.Steps = 14,
     guidance: options.Guidance = 4.5,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print maps, bytes and time as JSON; write nothing.")
+        bool, typer.Option("--dry-run", help="Print what it would take as JSON; write nothing.")
     ] = False,
     device: options.Device = "auto",
 ) -> None:
@@ -47,6 +47,7 @@ def scan(
         device=scanning.device_name(target),
     )
     if dry_run:
+        cost = scanning.sketch_cost(plan, loaded)
         print_json(
             {
                 "scan": plan.name,
@@ -55,6 +56,10 @@ def scan(
                 "bytes": plan.layout.bytes,
                 "blocks": plan.layout.blocks,
                 "seconds": round(scanning.estimate_seconds(plan, loaded, target), 1),
+                "attention_flops": cost.attention_flops,
+                "sketch_flops": cost.sketch_flops,
+                "sketch_fraction": round(cost.sketch_fraction, 3),
+                "floor_seconds": cost.floor_seconds and round(cost.floor_seconds, 6),
             }
         )
         return

@@ -1,5 +1,6 @@
 """Scanning a checkpoint: plan what will be sampled and stored, then do it block by block."""
 
+from attnsearch.scanning.cost import sketch_cost
 from attnsearch.scanning.execute import estimate_seconds, execute_plan, scan
 from attnsearch.scanning.plan import ScanPlan, device_name, plan_scan, read_prompts, scan_name
 
@@ -12,4 +13,5 @@ __all__ = [
     "read_prompts",
     "scan",
     "scan_name",
+    "sketch_cost",
 ]

@@ -28,34 +28,26 @@ class SketchedAttention(NamedTuple):
     """`sum_i (A roles)_ig ** 2`, `[B, H, G]`, between 0 and N."""
 
 
+class MapStatistics(NamedTuple):
+    """The statistics of `SketchedAttention` without its output."""
+
+    sketch: Tensor
+    entropy: Tensor
+    peak: Tensor
+    energy: Tensor
+
+
 class Backend(StrEnum):
     """Which implementation computes a call."""
 
     AUTO = "auto"
-    """The fastest one for the device of the query."""
+    """The fastest one that takes the call."""
     REFERENCE = "reference"
     """The definition, in float64; slow."""
-    CPU = "cpu"
+    TORCH = "torch"
     """Plain torch in the [key, query] layout: tuned for CPUs, runs on every device."""
     TRITON = "triton"
-    """One fused CUDA kernel; not in this build."""
-
-
-def resolve_backend(device_type: str, backend: Backend | str = Backend.AUTO) -> Backend:
-    """The backend that runs a call with its query on `device_type`; never `AUTO`.
-
-    `sketch_attention` dispatches on this very answer, so asking tells what runs. Until there is a
-    Triton backend, plain torch serves every device.
-
-    Raises:
-        ValueError: the backend is unknown, or not in this build.
-    """
-    if backend not in tuple(Backend):
-        known = ", ".join(Backend)
-        raise ValueError(f"unknown backend {str(backend)!r}; choose one of {known}")
-    if backend == Backend.TRITON:
-        raise ValueError("no triton backend is available in this build; use backend='auto'")
-    return Backend.REFERENCE if backend == Backend.REFERENCE else Backend.CPU
+    """The fused and the long kernel, for CUDA and ROCm; interpreted if TRITON_INTERPRET=1."""
 
 
 def check_arguments(
@@ -66,7 +58,7 @@ def check_arguments(
     basis: Tensor,
     key_mask: Tensor | None,
 ) -> None:
-    """Refuses tensors whose sizes, dtypes or devices disagree.
+    """Refuses tensors whose sizes, dtypes or devices disagree; all as in `sketch_attention`.
 
     Raises:
         ValueError: names the tensor, what it has and what was expected.

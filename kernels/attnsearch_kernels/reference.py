@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attnsearch_kernels.contract import SketchedAttention
+from attnsearch_kernels.contract import MapStatistics, SketchedAttention
 
 
 def reference_float64(
@@ -51,3 +51,31 @@ def sketch_attention_reference(
     exact = reference_float64(query, key, value, roles, basis, scale=scale, key_mask=key_mask)
     statistics = (statistic.float() for statistic in exact[1:])
     return SketchedAttention(exact.output.to(query.dtype), *statistics)
+
+
+def sketch_given_lse_reference(
+    query: Tensor,
+    key: Tensor,
+    roles: Tensor,
+    basis: Tensor,
+    lse: Tensor,
+    *,
+    scale: float,
+    key_mask: Tensor | None = None,
+) -> MapStatistics:
+    """Statistics of `exp(scale * query @ key.T - lse)` in float64, rounded to float32."""
+    query, key, roles, basis, lse = (x.double() for x in (query, key, roles, basis, lse))
+    attended = torch.isfinite(lse)[..., None]
+    if key_mask is not None:
+        attended = attended & key_mask[:, None, None, :]
+    lowest = torch.finfo(torch.float64).min
+    scores = (scale * query @ key.mT - lse[..., None]).masked_fill(~attended, lowest)
+    attention = scores.exp()
+    role_mass = attention @ roles[:, None]
+    exact = MapStatistics(
+        sketch=basis.T @ role_mass,
+        entropy=torch.special.entr(attention).sum(-1),
+        peak=functional.pad(attention, (0, 1)).amax(-1),
+        energy=role_mass.square().sum(-2),
+    )
+    return MapStatistics(*(statistic.float() for statistic in exact))

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from attnsearch_kernels.contract import SketchedAttention
+from attnsearch_kernels.contract import Backend, SketchedAttention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,22 @@ TOLERANCES: Final[dict[torch.dtype, Tolerance]] = {
 }
 """By dtype of the query, against the definition on the same, already rounded, inputs."""
 
+TENSOR_CORE_TOLERANCES: Final[dict[torch.dtype, Tolerance]] = {
+    # Weights of the map are rounded before each product, to 11 bits for the roles and to those of
+    # the value for the output, and the mass of a role once more before it meets the basis: each
+    # time by 2 ** -11 (2 ** -8 in bfloat16) of themselves at most, and at worst all one way.
+    torch.float16: Tolerance(output=1e-3, sketch=1e-3, energy=2e-3),
+    torch.bfloat16: Tolerance(output=8e-3, sketch=1e-3, energy=2e-3),
+}
+"""The same for Triton, in whose products half precision stays half precision."""
+
+
+def tolerance_of(dtype: torch.dtype, backend: Backend = Backend.TORCH) -> Tolerance:
+    """What a backend may be off by for queries of a dtype."""
+    if backend == Backend.TRITON and dtype in TENSOR_CORE_TOLERANCES:
+        return TENSOR_CORE_TOLERANCES[dtype]
+    return TOLERANCES[dtype]
+
 
 def largest_errors(
     actual: SketchedAttention, exact: SketchedAttention, value: Tensor
@@ -63,7 +79,9 @@ def largest_errors(
     return errors
 
 
-def violations(errors: dict[str, float], dtype: torch.dtype) -> dict[str, float]:
-    """The errors above the table's entry for `dtype`; NaN counts as one."""
-    tolerance = TOLERANCES[dtype]
+def violations(
+    errors: dict[str, float], dtype: torch.dtype, backend: Backend = Backend.TORCH
+) -> dict[str, float]:
+    """The errors above what `tolerance_of` allows; NaN counts as one."""
+    tolerance = tolerance_of(dtype, backend)
     return {name: error for name, error in errors.items() if not error <= getattr(tolerance, name)}

@@ -81,11 +81,17 @@ def test_ask_without_any_found_object_says_so(store: Path) -> None:
 
 
 def test_a_dry_run_writes_nothing_and_counts_the_maps(checkpoint: Path, tmp_path: Path) -> None:
-    result = run("scan", checkpoint, "--store", tmp_path / "s", "--steps", 3, "--dry-run")
+    words = ("--steps", 3, "--device", "cpu", "--dry-run")
+    result = run("scan", checkpoint, "--store", tmp_path / "s", *words)
     plan = json.loads(result.stdout)
     assert plan["maps"] == 96 * 4 * 3 * 2 * 2 * 2
     assert plan["bytes"] > 0
     assert plan["seconds"] >= 0
+    keys, channels, roles, basis = 12, 16, 8, 16
+    assert plan["attention_flops"] == plan["maps"] * 4 * 16 * keys * channels
+    assert plan["sketch_flops"] == plan["maps"] * 2 * 16 * roles * (keys + basis)
+    assert plan["sketch_fraction"] == round(roles * (keys + basis) / (2 * keys * channels), 3)
+    assert plan["floor_seconds"] is None
     assert not (tmp_path / "s").exists()
 
 

@@ -13,6 +13,11 @@ from attnsearch_kernels import (
 )
 
 
+def _resolve(backend: str) -> Backend:
+    inputs = _inputs()
+    return resolve_backend(inputs["query"], inputs["roles"], inputs["basis"], backend)
+
+
 def _inputs() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = {
@@ -27,7 +32,7 @@ def _inputs() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("asked", "runs"),
-    [("auto", Backend.CPU), ("cpu", Backend.CPU), (Backend.REFERENCE, Backend.REFERENCE)],
+    [("auto", Backend.TORCH), ("torch", Backend.TORCH), (Backend.REFERENCE, Backend.REFERENCE)],
 )
 def test_the_backend_that_is_named_is_the_backend_that_runs(
     asked: str, runs: Backend, monkeypatch: pytest.MonkeyPatch
@@ -35,7 +40,7 @@ def test_the_backend_that_is_named_is_the_backend_that_runs(
     ran: list[Backend] = []
 
     def recording(backend: Backend) -> object:
-        implementation = dispatch._IMPLEMENTATIONS[backend]
+        implementation = dispatch._ATTENTION[backend]
 
         def run(*args: Tensor, **kwargs: object) -> SketchedAttention:
             ran.append(backend)
@@ -43,30 +48,30 @@ def test_the_backend_that_is_named_is_the_backend_that_runs(
 
         return run
 
-    spies = {backend: recording(backend) for backend in (Backend.CPU, Backend.REFERENCE)}
-    monkeypatch.setattr(dispatch, "_IMPLEMENTATIONS", spies)
+    spies = {backend: recording(backend) for backend in (Backend.TORCH, Backend.REFERENCE)}
+    monkeypatch.setattr(dispatch, "_ATTENTION", spies)
     sketch_attention(**_inputs(), scale=0.5, backend=asked)
-    assert ran == [runs] == [resolve_backend("cpu", asked)]
+    assert ran == [runs] == [_resolve(asked)]
 
 
-@pytest.mark.parametrize(
-    ("device", "backend", "message"),
-    [
-        ("cpu", "triton", "no triton backend is available in this build"),
-        ("cuda", "triton", "no triton backend is available in this build"),
-        ("cpu", "cuDNN", "unknown backend 'cuDNN'; choose one of auto, reference, cpu, triton"),
-    ],
-)
-def test_a_backend_that_cannot_run_is_refused_by_name(
-    device: str, backend: str, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        resolve_backend(device, backend)
+def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
+    known = "choose one of auto, reference, torch, triton"
+    with pytest.raises(ValueError, match=f"unknown backend 'cuDNN'; {known}"):
+        _resolve("cuDNN")
 
 
-def test_asking_for_an_absent_backend_does_not_fall_back_silently() -> None:
-    with pytest.raises(ValueError, match="no triton backend"):
+def test_triton_on_a_cpu_is_refused_instead_of_falling_back_silently() -> None:
+    with pytest.raises(ValueError, match="query is on cpu and TRITON_INTERPRET=1 is not set"):
+        _resolve("triton")
+    with pytest.raises(ValueError, match="triton backend cannot take this call"):
         sketch_attention(**_inputs(), scale=0.5, backend=Backend.TRITON)
+
+
+def test_triton_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"triton is not installed.*attnsearch\[gpu\]"):
+        _resolve("triton")
+    assert _resolve("auto") == Backend.TORCH
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def test_tensors_that_disagree_are_refused_by_name(
         sketch_attention(**_inputs() | {name: replacement}, scale=0.5)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("masked", [False, True])
 def test_opcheck_is_clean(backend: str, dtype: torch.dtype, masked: bool) -> None:

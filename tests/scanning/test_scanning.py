@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from attnsearch.capturing import recorder
 from attnsearch.errors import CaptionError, CheckpointError, ConfigError, StoreError
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
@@ -18,9 +19,17 @@ from attnsearch.scanning import (
     read_prompts,
     scan_name,
 )
+from attnsearch.scanning.cost import sketch_cost
 from attnsearch.store import open_scan
 from attnsearch.task.captions import grid_captions
-from attnsearch_kernels import dct2
+from attnsearch_kernels import SketchedAttention, dct2, sketch_attention
+from attnsearch_kernels.cost import (
+    DEVICES,
+    CallShape,
+    attention_flops,
+    floor_microseconds,
+    sketch_flops,
+)
 
 CPU = torch.device("cpu")
 
@@ -125,6 +134,45 @@ def test_the_plan_counts_maps_and_keeps_blocks_small(tiny_checkpoint: Checkpoint
     assert plan.layout.maps == 96 * 3 * 14 * 2 * 2 * 2
     assert plan.layout.bytes / plan.layout.blocks < 32 * 2**20
     assert estimate_seconds(plan, tiny_checkpoint, CPU) > 0
+
+
+def test_the_cost_of_a_plan_is_that_of_the_calls_it_makes(
+    tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[CallShape, int]] = []
+
+    def noting(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        roles: torch.Tensor,
+        basis: torch.Tensor,
+        **settings: object,
+    ) -> SketchedAttention:
+        batch, heads, tokens, channels = query.shape
+        shape = CallShape(
+            batch=batch,
+            heads=heads,
+            tokens=tokens,
+            keys=key.shape[2],
+            channels=channels,
+            roles=roles.shape[2],
+            basis=basis.shape[1],
+        )
+        calls.append((shape, query.element_size()))
+        return sketch_attention(query, key, value, roles, basis, **settings)
+
+    monkeypatch.setattr(recorder, "sketch_attention", noting)
+    plan = _plan(tiny_checkpoint)
+    execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU)
+    cost = sketch_cost(plan, tiny_checkpoint)
+    assert cost.attention_flops == sum(attention_flops(shape) for shape, _ in calls)
+    assert cost.sketch_flops == sum(sketch_flops(shape) for shape, _ in calls)
+    assert cost.floor_seconds is None
+    on_gpu = replace(plan, attributes={**plan.attributes, "device": "NVIDIA H100 80GB HBM3"})
+    floors = [floor_microseconds(s, DEVICES["H100"], itemsize=size) for s, size in calls]
+    expected = sum(floor.microseconds for floor in floors) / 1e6
+    assert sketch_cost(on_gpu, tiny_checkpoint).floor_seconds == pytest.approx(expected)
 
 
 def test_without_guidance_there_is_one_branch(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:

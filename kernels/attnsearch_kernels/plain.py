@@ -1,4 +1,4 @@
-"""The fast path on a CPU: plain torch, the map stored as [key, query].
+"""Plain torch, the map stored as [key, query]: the fast path of a CPU, and a path anywhere.
 
 Rows of a cross-attention map are short (10 to 120 text tokens) and there are many of them, so the
 transpose gives long contiguous vectors for the exponential and the reductions, and it is already
@@ -11,7 +11,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from attnsearch_kernels.contract import SketchedAttention
+from attnsearch_kernels.contract import MapStatistics, SketchedAttention
 
 MAP_ENTRIES_PER_CHUNK = 2**18
 """Map entries worked on at a time: two float32 buffers of this size stay in a 2 MiB cache."""
@@ -20,7 +20,7 @@ EXCLUDED_SCORE = -1e30
 """Score of a key that may not be attended. Finite, because entropy multiplies it by zero."""
 
 
-def sketch_attention_cpu(
+def sketch_attention_plain(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -56,13 +56,61 @@ def sketch_attention_cpu(
             None if key_mask is None else _per_head(key_mask[:, :, None], heads),
             into=(output, role_mass, entropy, peak),
         )
+    statistics = _statistics(role_mass, entropy, peak, basis, heads)
+    return SketchedAttention(output.reshape(query.shape).to(query.dtype), *statistics)
+
+
+def sketch_given_lse_plain(
+    query: Tensor,
+    key: Tensor,
+    roles: Tensor,
+    basis: Tensor,
+    lse: Tensor,
+    *,
+    scale: float,
+    key_mask: Tensor | None = None,
+) -> MapStatistics:
+    """Statistics of a map in float32; arguments as in `sketch_given_lse`."""
+    batch, heads, tokens, channels = query.shape
+    keys, groups = roles.shape[1:]
+    maps = batch * heads
+    role_mass, entropy, peak = (
+        torch.zeros(shape, dtype=torch.float32, device=query.device)
+        for shape in ((maps, groups, tokens), (maps, tokens), (maps, tokens))
+    )
+    weights = _per_head(roles.float().mT, heads)
+    mask = None if key_mask is None else _per_head(key_mask[:, :, None], heads)
+    queries = query.float().reshape(maps, tokens, channels)
+    scaled_keys = (key.float() * scale).reshape(maps, keys, channels)
+    lse = lse.float().reshape(maps, 1, tokens)
+    step = max(1, MAP_ENTRIES_PER_CHUNK // max(1, keys * tokens))
+    for start in range(0, maps if keys else 0, step):
+        chunk = slice(start, start + step)
+        surprise = lse[chunk] - torch.bmm(scaled_keys[chunk], queries[chunk].mT)
+        # Of a row without keys the log-sum-exp is infinite, and its share of everything zero.
+        attended = lse[chunk].isfinite()
+        if mask is not None:
+            attended = attended & mask[chunk]
+        surprise.masked_fill_(~attended, -EXCLUDED_SCORE)
+        attention = surprise.neg().exp_()
+        torch.bmm(weights[chunk], attention, out=role_mass[chunk])
+        torch.amax(attention, 1, out=peak[chunk])
+        torch.sum(surprise.mul_(attention), 1, out=entropy[chunk])
+    return _statistics(role_mass, entropy, peak, basis, heads)
+
+
+def _statistics(
+    role_mass: Tensor, entropy: Tensor, peak: Tensor, basis: Tensor, heads: int
+) -> MapStatistics:
+    """From role mass `[map, role, query]`, entropy and peak `[map, query]`."""
+    maps, groups, tokens = role_mass.shape
+    rows = (maps // heads if heads else 0, heads)
     sketch = role_mass.reshape(-1, tokens) @ basis.float()
-    return SketchedAttention(
-        output=output.reshape(query.shape).to(query.dtype),
-        sketch=sketch.reshape(batch, heads, groups, -1).mT.contiguous(),
-        entropy=entropy.reshape(batch, heads, tokens),
-        peak=peak.reshape(batch, heads, tokens),
-        energy=role_mass.square().sum(-1).reshape(batch, heads, groups),
+    return MapStatistics(
+        sketch=sketch.reshape(*rows, groups, basis.shape[1]).mT.contiguous(),
+        entropy=entropy.reshape(*rows, tokens),
+        peak=peak.reshape(*rows, tokens),
+        energy=role_mass.square().sum(-1).reshape(*rows, groups),
     )
 
 

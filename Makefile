@@ -36,7 +36,7 @@ lint: $(DEV)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(DEV)
-	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script; done
+	set -e; for script in $(filter-out benchmarks/tune.py,$(wildcard benchmarks/[a-z]*.py)); do $(BIN)/python $$script; done
 
 clean:
 	rm -rf $(VENV) demo.zarr .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

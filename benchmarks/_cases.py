@@ -4,6 +4,7 @@ Shapes of models people use, larger ones for a GPU. Knows nothing of who compute
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -149,10 +150,10 @@ def draw(case: Case, device: str, *, seed: int) -> Inputs:
         ).transpose(1, 2)
         for length in (shape.tokens, shape.keys, shape.keys)
     )
-    rows = {"generator": generator, "device": device}
-    role = torch.randint(shape.roles, (shape.batch, case.text), **rows)
+    integers = partial(torch.randint, generator=generator, device=device)
+    role = integers(0, shape.roles, (shape.batch, case.text))
     roles = functional.one_hot(role, shape.roles).float()
-    lengths = torch.randint(shape.keys // 2, shape.keys + 1, (shape.batch, 1), **rows)
+    lengths = integers(shape.keys // 2, shape.keys + 1, (shape.batch, 1))
     basis = dct2(case.side, case.side, case.order).to(device)
     return Inputs(
         query=query,

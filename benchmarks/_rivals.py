@@ -6,7 +6,8 @@ and gives back what is timed: a function without arguments that returns the fiel
 """
 
 from collections.abc import Callable
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import torch
 from _cases import Inputs
@@ -135,7 +136,7 @@ def materialised(inputs: Inputs) -> Call:
 
 def compiled(inputs: Inputs) -> Call:
     """`materialised` under torch.compile: everything."""
-    return _materialised(inputs, torch.compile(_materialise, dynamic=False))
+    return _materialised(inputs, _compiled(_materialise))
 
 
 def naive(inputs: Inputs) -> Call:
@@ -163,7 +164,7 @@ def naive(inputs: Inputs) -> Call:
 def flex(inputs: Inputs) -> Call:
     """FlexAttention with its auxiliary outputs: output and peak; it cannot sum over queries."""
     query, key, value, _, _ = _tensors(inputs)
-    attend = torch.compile(_flex, dynamic=False)
+    attend = _compiled(_flex)
 
     def call() -> Results:
         output, lse, largest = attend(query, key, value, inputs.mask, inputs.scale)
@@ -175,7 +176,7 @@ def flex(inputs: Inputs) -> Call:
 def flex_sketched(inputs: Inputs) -> Call:
     """FlexAttention, then `sketch_given_lse`: output and all statistics."""
     query, key, value, roles, basis = _tensors(inputs)
-    attend = torch.compile(_flex, dynamic=False)
+    attend = _compiled(_flex)
 
     def call() -> Results:
         output, lse, _ = attend(query, key, value, inputs.mask, inputs.scale)
@@ -237,6 +238,12 @@ def _forced(attend: Call, backend: SDPBackend) -> Call:
             return attend()
 
     return call
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One compiled function for all sets of inputs."""
+    return torch.compile(function, dynamic=False)
 
 
 def _per_head(roles: Tensor, like: Tensor) -> Tensor:
@@ -310,7 +317,7 @@ def _flex(
     """Output, log-sum-exp and largest score of every row."""
 
     def attended(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return torch.where(mask[batch, column], score, -torch.inf)
+        return score if mask is None else torch.where(mask[batch, column], score, -torch.inf)
 
     output, auxiliary = flex_attention(
         query,
@@ -320,4 +327,7 @@ def _flex(
         scale=scale,
         return_aux=AuxRequest(lse=True, max_scores=True),
     )
-    return output, auxiliary.lse, auxiliary.max_scores
+    lse, largest = auxiliary.lse, auxiliary.max_scores
+    assert lse is not None
+    assert largest is not None
+    return output, lse, largest

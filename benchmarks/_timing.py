@@ -4,11 +4,11 @@ On a GPU the calls of a variant go round several sets of inputs, more together t
 holds, recorded in a CUDA graph where that is possible.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from time import perf_counter
-from typing import Final, Self
+from time import process_time
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -47,13 +47,16 @@ def input_sets(device: str, input_bytes: int) -> int:
     return max(2, ceil(CACHES * cache / input_bytes))
 
 
-def time_calls(calls: dict[str, list[Call]], rounds: int, device: str) -> tuple[Samples, set[str]]:
+def time_calls(
+    calls: Mapping[str, Sequence[Call]], rounds: int, device: str
+) -> tuple[Samples, set[str]]:
     """Times of all variants, and the variants that could not be recorded in a graph.
 
     `calls` has one call per set of inputs.
     """
     if device == "cpu":
-        return _interleave({name: _by_clock(each[0]) for name, each in calls.items()}, rounds), set()
+        alone = {name: _by_processor(each[0]) for name, each in calls.items()}
+        return _interleave(alone, rounds), set()
     # Their temporary tensors may lie over each other: one graph runs at a time.
     pool = torch.cuda.graph_pool_handle()
     measures, unrecorded = {}, set()
@@ -91,11 +94,13 @@ def _interleave(measures: dict[str, Callable[[], float]], rounds: int) -> Sample
     return {name: np.array(values) for name, values in samples.items()}
 
 
-def _by_clock(call: Call) -> Callable[[], float]:
+def _by_processor(call: Call) -> Callable[[], float]:
+    """Time of the processor, not of the wall: others may be using the machine too."""
+
     def measure() -> float:
-        start = perf_counter()
+        start = process_time()
         call()
-        return 1e6 * (perf_counter() - start)
+        return 1e6 * (process_time() - start)
 
     return measure
 
@@ -113,7 +118,7 @@ def _by_events(run: Call, calls: int) -> Callable[[], float]:
     return measure
 
 
-def _in_turn(calls: list[Call], repeats: int) -> Call:
+def _in_turn(calls: Sequence[Call], repeats: int) -> Call:
     def run() -> None:
         for _ in range(repeats):
             for call in calls:
@@ -122,14 +127,14 @@ def _in_turn(calls: list[Call], repeats: int) -> Call:
     return run
 
 
-def _repeats(calls: list[Call]) -> int:
+def _repeats(calls: Sequence[Call]) -> int:
     """How often all calls must run to fill a timed stretch."""
     once = _by_events(_in_turn(calls, 1), 1)
     shortest = min(once() for _ in range(WARM_UP))
     return max(1, ceil(REPLAY_MICROSECONDS / shortest))
 
 
-def _recorded(calls: list[Call], repeats: int, pool: tuple[int, int]) -> Call:
+def _recorded(calls: Sequence[Call], repeats: int, pool: Any) -> Call:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
         _in_turn(calls, repeats)()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+KERNELS = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
 
 
 def _result(name: str):
@@ -26,3 +27,17 @@ def test_the_cost_of_a_scan_is_quoted_as_measured():
             assert f"| {row['variant']} | {row['over_sampling']['median']:.2f} |" in README
     for row in _result("memory-cpu.json")["rows"]:
         assert f"{max(row['peak_memory_growth_bytes']) / 2**20:.0f} MiB for" in README
+
+
+def test_the_cost_of_the_sketch_is_quoted_as_measured():
+    results = _result("kernels-cpu.json")
+    assert results["machine"]["cpu"] in KERNELS
+    for row in results["rows"]:
+        sketched = row["variants"]["sketched"]["over_plain"]["median"]
+        quoted = next(line for line in KERNELS.splitlines() if line.startswith(f"| {row['label']}"))
+        assert f"| {sketched:.2f} |" in quoted
+
+
+def test_tiles_say_whether_they_were_timed():
+    timed = any((ROOT / "benchmarks" / "results").glob("tune-*.json"))
+    assert timed != ("No GPU run has been made yet" in KERNELS)

@@ -38,7 +38,7 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         "kind": "checkpoint",
         "sha256": checkpoint.digest,
         "parameters": sum(t.numel() for t in checkpoint.average.values()),
-        "encoder": str(checkpoint.encoder.kind),
+        "encoder": f"{checkpoint.encoder.kind} {checkpoint.encoder.source}".strip(),
         "objective": str(checkpoint.objective),
         "training step": checkpoint.step,
         **{f"model {name}": value for name, value in asdict(checkpoint.model).items()},

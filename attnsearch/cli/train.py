@@ -10,6 +10,7 @@ from attnsearch.cli import options
 from attnsearch.cli.console import note
 
 if TYPE_CHECKING:
+    from attnsearch.encoders import EncoderSpec
     from attnsearch.models import Checkpoint
     from attnsearch.training import TrainingConfig
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 class _Encoder(StrEnum):
     RTE = "rte"
     RTEP = "rtep"
+    MINILM = "minilm"
+    T5 = "t5"
+    CLIP = "clip"
 
 
 class _Size(StrEnum):
@@ -43,6 +47,12 @@ class _Objective(StrEnum):
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; made if need be.")],
     encoder: Annotated[_Encoder, typer.Option(help="Prompt encoding.")] = _Encoder.RTEP,
+    encoder_source: Annotated[
+        str, typer.Option(help="Folder or hub name of a T5 or CLIP encoder.")
+    ] = "",
+    encoder_dtype: Annotated[
+        str, typer.Option(help="What T5, CLIP and MiniLM compute in: float32 or bfloat16.")
+    ] = "float32",
     size: Annotated[_Size, typer.Option(help="Network size; the last three suit a CPU.")] = (
         _Size.FEMTO
     ),
@@ -65,7 +75,9 @@ def train(
 
     from attnsearch.training import run
 
-    config = training_config(encoder, size, task, objective, steps, seed)
+    config = training_config(
+        encoder, size, task, objective, steps, seed, source=encoder_source, dtype=encoder_dtype
+    )
     target = options.torch_device(device)
     console = Console(stderr=True)
     bar = Progress(
@@ -94,35 +106,66 @@ def train(
 
 
 def training_config(
-    encoder: str, size: str, task: str, objective: str, steps: int, seed: int
+    encoder: str,
+    size: str,
+    task: str,
+    objective: str,
+    steps: int,
+    seed: int,
+    *,
+    source: str = "",
+    dtype: str = "float32",
 ) -> "TrainingConfig":
-    """The run the options describe; token embeddings are 64 wide, 4096 under the paper's task."""
+    """The run the options describe.
+
+    Random token embeddings are 64 wide, 4096 under the paper's task; pretrained ones are as wide
+    as their model, and long enough for every wording of a relation.
+
+    Raises:
+        AttnsearchError: the encoder cannot be read, or the options contradict each other.
+    """
     from dataclasses import asdict
 
-    from attnsearch.encoders import EncoderKind, EncoderSpec
     from attnsearch.models import SIZES, DiTConfig, Objective
     from attnsearch.task.spec import PRESETS
     from attnsearch.training import TrainingConfig
 
     spec = PRESETS[task]
-    channels = 4096 if task == "paper" else 64
-    patch = 16 if task == "paper" else 4
+    text = _encoder_spec(encoder, task, source, dtype)
     return TrainingConfig(
         model=DiTConfig(
             image_side=spec.canvas,
-            patch=patch,
-            text_channels=channels,
-            text_length=spec.text_length,
+            patch=16 if task == "paper" else 4,
+            text_channels=text.channels,
+            text_length=text.text_length,
             **asdict(SIZES[size]),
         ),
-        encoder=EncoderSpec(
-            kind=EncoderKind(encoder), channels=channels, text_length=spec.text_length
-        ),
+        encoder=text,
         task=spec,
         objective=Objective(objective),
         steps=steps,
         seed=seed,
     )
+
+
+def _encoder_spec(encoder: str, task: str, source: str, dtype: str) -> "EncoderSpec":
+    from dataclasses import replace
+
+    from attnsearch.encoders import EncoderKind, EncoderSpec, fit_pretrained
+    from attnsearch.task.captions import grid_captions
+    from attnsearch.task.spec import PRESETS, PhraseSet
+
+    kind, spec = EncoderKind(encoder), PRESETS[task]
+    if kind.is_random:
+        return EncoderSpec(
+            kind=kind,
+            channels=4096 if task == "paper" else 64,
+            text_length=spec.text_length,
+            source=source,
+            dtype=dtype,
+        )
+    wordings = grid_captions(replace(spec, phrases=PhraseSet.ALL))
+    return fit_pretrained(kind, source, dtype, wordings, at_least=spec.text_length)
 
 
 def _accuracies(checkpoint: "Checkpoint", device: str) -> dict[str, float]:

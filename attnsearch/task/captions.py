@@ -163,7 +163,7 @@ def token_ids(captions: Sequence[Caption], length: int) -> npt.NDArray[np.int64]
     ids = np.full((len(captions), length), PAD, dtype=np.int64)
     for row, caption in enumerate(captions):
         pieces = [piece for word in caption.words for piece in _SPLIT.get(word, (word,))]
-        _check_fits(caption, len(pieces) + 1, length)
+        check_fits(caption, len(pieces) + 1, length)
         ids[row, : len(pieces)] = [_TOKEN_IDS[piece] for piece in pieces]
         ids[row, len(pieces)] = END
     return ids
@@ -178,13 +178,18 @@ def role_matrix(captions: Sequence[Caption], length: int) -> npt.NDArray[np.floa
             for word, role in zip(caption.words, caption.roles, strict=True)
             for _ in _SPLIT.get(word, (word,))
         ]
-        _check_fits(caption, len(roles) + 1, length)
+        check_fits(caption, len(roles) + 1, length)
         index[row, : len(roles)] = [ROLES.index(role) for role in roles]
         index[row, len(roles)] = ROLES.index("end")
     return np.eye(len(ROLES), dtype=np.float32)[index]
 
 
-def _check_fits(caption: Caption, needed: int, length: int) -> None:
+def check_fits(caption: Caption, needed: int, length: int) -> None:
+    """Refuse a caption that needs more tokens than the model reads.
+
+    Raises:
+        CaptionError: naming both numbers.
+    """
     if needed > length:
         raise CaptionError(f"{caption.text!r} needs {needed} tokens, the model reads {length}")
 

@@ -92,7 +92,8 @@ class TaskSpec:
     colour_dropout: float
     """Probability that a colour word is left out of a training caption, each word on its own."""
     text_length: int
-    """Tokens a caption is padded to."""
+    """Tokens a caption is padded to under random embeddings; a pretrained encoder's tokens may be
+    more."""
     held_out_seed: int | None
     """Seed of the held-out (shapes, colours, relation) combinations; None holds nothing out."""
 

@@ -60,8 +60,8 @@ class TrainingConfig:
             raise ConfigError("the model's image side and the task's canvas differ")
         if self.model.text_channels != self.encoder.channels:
             raise ConfigError("the model's and the encoder's text channels differ")
-        if not self.model.text_length == self.encoder.text_length == self.task.text_length:
-            raise ConfigError("model, encoder and task disagree on the text length")
+        if self.model.text_length != self.encoder.text_length:
+            raise ConfigError("the model's and the encoder's text lengths differ")
 
     def rate_factor(self, step: int) -> float:
         """Factor on both learning rates at a step: linear warm-up, constant, linear cool-down."""

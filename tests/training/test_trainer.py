@@ -206,7 +206,6 @@ def test_settings_out_of_range_are_named(tiny_run, wrong):
         ("encoder", {"channels": 8}),
         ("encoder", {"text_length": 9}),
         ("task", {"canvas": 40}),
-        ("task", {"text_length": 9}),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(tiny_run, part, change):

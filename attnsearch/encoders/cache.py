@@ -1,0 +1,61 @@
+"""Embeddings on disk, one file per prompt, so that a large encoder runs once per prompt.
+
+Nothing here can fail a run: what cannot be read is computed again, what cannot be written is not
+kept.
+"""
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def default_folder() -> Path:
+    """Where embeddings are kept: the user's cache folder, by the XDG convention."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "attnsearch" / "embeddings"
+
+
+class EmbeddingCache:
+    """The embeddings [token, channel] float32 that one encoder gave, by prompt."""
+
+    def __init__(self, folder: Path, encoder: str, shape: tuple[int, int]) -> None:
+        """`encoder` must tell apart all encoders that would give a prompt another embedding."""
+        self._folder = folder
+        self._encoder = encoder
+        self._shape = shape
+
+    def path(self, prompt: str) -> Path:
+        """The file of a prompt."""
+        digest = hashlib.sha256(f"{self._encoder}\n{prompt}".encode()).hexdigest()
+        return self._folder / f"{digest}.npy"
+
+    def read(self, prompt: str) -> Tensor | None:
+        """The embedding of a prompt; None where there is none, or a damaged one."""
+        try:
+            with self.path(prompt).open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = array.shape == self._shape and array.dtype == np.float32
+        return torch.from_numpy(array) if whole and np.isfinite(array).all() else None
+
+    def write(self, prompt: str, embedding: Tensor) -> None:
+        """Keep an embedding; whole or not at all."""
+        path = self.path(prompt)
+        partial = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                partial = Path(file.name)
+                np.lib.format.write_array(file, embedding.numpy(), allow_pickle=False)
+            partial.replace(path)
+        except OSError:
+            if partial is not None:
+                with suppress(OSError):
+                    partial.unlink()

@@ -83,6 +83,16 @@ def check_arguments(
         raise ValueError(f"key_mask is {_shape(key_mask)}, expected [{batch}, {keys}]")
 
 
+def row_major(tensor: Tensor) -> Tensor:
+    """`[B, H, N, D]` as the Triton kernels address it: copied only if it must be.
+
+    Channels lie side by side, and the rows of a map within 2^31 elements.
+    """
+    if tensor.stride(3) == 1 and tensor.shape[2] * tensor.stride(2) < 2**31:
+        return tensor
+    return tensor.contiguous()
+
+
 def _check_types(
     query: Tensor,
     key: Tensor,

@@ -12,6 +12,7 @@ from attnsearch_kernels.contract import (
     MapStatistics,
     SketchedAttention,
     check_arguments,
+    row_major,
 )
 from attnsearch_kernels.plain import sketch_attention_plain, sketch_given_lse_plain
 from attnsearch_kernels.reference import sketch_attention_reference, sketch_given_lse_reference
@@ -33,7 +34,7 @@ def sketch_attention(
     With `A = softmax(scale * query @ key.T)` over the keys that may be attended, per batch row and
     head: `output = A value`, `sketch = basis.T A roles`, and what `SketchedAttention` says of the
     rest. The softmax and all statistics are float32 or better whatever the inputs. Rows without
-    keys (M = 0, or all masked) give zeros. Keys that are masked must still be finite.
+    keys (M = 0, or all masked) give zeros. Keys and values that are masked must still be finite.
 
     For inference: the forward pass runs under autograd, a backward pass through it raises.
 
@@ -41,11 +42,12 @@ def sketch_attention(
         query: `[B, H, N, D]`, N image tokens, row-major over the grid; any float dtype.
         key: `[B, H, M, D]`, M text tokens; dtype of the query.
         value: `[B, H, M, D]`; dtype of the query.
-        roles: `[B, M, G]`, weight of each token in each role, any float dtype. When every row sums
-            to one, the sketch summed over roles is `basis.T @ ones`. A zero row (an image key of
-            joint attention) takes part in the softmax and in no role.
-        basis: `[N, F]`, as of `dct2`; any float dtype. On a GPU float16 is the fastest for
-            queries of half precision.
+        roles: `[B, M, G]`, weight of each token in each role, any float dtype, between -1 and 1
+            for the tolerances to hold. When every row sums to one, the sketch summed over roles
+            is `basis.T @ ones`. A zero row (an image key of joint attention) takes part in the
+            softmax and in no role.
+        basis: `[N, F]`, as of `dct2`; any float dtype. Triton rounds it and the roles to float16
+            for queries of half precision; handing over float16 saves that step.
         scale: factor on the scores, usually `D ** -0.5`.
         key_mask: `[B, M]` bool, True where the key may be attended; None for all.
         backend: who computes it; `resolve_backend` tells what `auto` means for a call.
@@ -179,7 +181,9 @@ def _sketch_attention(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _ATTENTION[backend](query, key, value, roles, basis, scale=scale, key_mask=key_mask)
+    # Statistics are float32, whatever precision the model's other products run in.
+    with torch.autocast(query.device.type, enabled=False):
+        return _ATTENTION[backend](query, key, value, roles, basis, scale=scale, key_mask=key_mask)
 
 
 @_sketch_attention.register_fake
@@ -195,7 +199,8 @@ def _(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     # Triton keeps the memory order of the query, the others give a contiguous output.
-    output = torch.empty_like(query) if backend == Backend.TRITON else query.new_empty(query.shape)
+    in_order = backend == Backend.TRITON
+    output = torch.empty_like(row_major(query)) if in_order else query.new_empty(query.shape)
     return output, *_fake_statistics(query, roles, basis)
 
 
@@ -211,7 +216,8 @@ def _sketch_given_lse(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _GIVEN_LSE[backend](query, key, roles, basis, lse, scale=scale, key_mask=key_mask)
+    with torch.autocast(query.device.type, enabled=False):
+        return _GIVEN_LSE[backend](query, key, roles, basis, lse, scale=scale, key_mask=key_mask)
 
 
 @_sketch_given_lse.register_fake

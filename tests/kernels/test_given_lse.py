@@ -41,11 +41,13 @@ def test_half_precision_inputs_give_float32_statistics(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("infinity", [torch.inf, -torch.inf])
+@pytest.mark.parametrize("with_mask", [False, True])
 def test_rows_without_keys_are_zero_whatever_sign_their_infinity_has(
-    backend: Backend, infinity: float
+    backend: Backend, infinity: float, with_mask: bool
 ) -> None:
-    call = make_call(lengths=(5, 0, 2))
-    lse = call.lse().nan_to_num(neginf=infinity)
+    call = make_call(lengths=(5, 0, 2) if with_mask else None)
+    lse = call.lse()
+    lse[1] = infinity
     query, key, _, roles, basis = call.tensors()
     how = {"scale": call.scale, "key_mask": call.key_mask, "backend": backend}
     for statistic in sketch_given_lse(query, key, roles, basis, lse, **how):

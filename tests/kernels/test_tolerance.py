@@ -27,7 +27,7 @@ def emulate(call: Call) -> SketchedAttention:
     exact = call.exact()
     return SketchedAttention(
         output.to(call.query.dtype),
-        basis.T @ role_mass.half().double(),
+        basis.half().double().T @ role_mass.half().double(),
         exact.entropy,
         exact.peak,
         role_mass.double().square().sum(-2),

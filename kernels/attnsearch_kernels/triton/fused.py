@@ -64,7 +64,6 @@ def fused_kernel(
     ROWS: tl.constexpr,
     STAGES: tl.constexpr,
     OPERAND: tl.constexpr,
-    HALF_BASIS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Attention and sketch of `ROWS` image tokens of one map; program = map * splits + split.
@@ -123,7 +122,7 @@ def fused_kernel(
         role_mass *= share[:, None]
         squares += role_mass * role_mass
         sketch_sum = sketch_of_rows(
-            sketch_sum, role_mass, basis, rows, valid, columns, columns, F, HALF_BASIS, PRECISION
+            sketch_sum, role_mass, basis, rows, valid, columns, columns, F, PRECISION
         )
         operand = attention.to(value_main.dtype)
         out = tl.dot(operand, value_main, input_precision=PRECISION) * share[:, None]

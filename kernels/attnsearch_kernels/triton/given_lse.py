@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from attnsearch_kernels.triton.tiles import (
+    EXCLUDED_SCORE,
     LN_2,
     base2_scores,
     load_head,
@@ -130,7 +131,6 @@ def given_lse_kernel(
     STAGES: tl.constexpr,
     STREAM: tl.constexpr,
     OPERAND: tl.constexpr,
-    HALF_BASIS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Statistics of `BLOCK_N` image tokens of one map; arguments as in the long kernel.
@@ -154,11 +154,12 @@ def given_lse_kernel(
     valid = rows < tokens
     query_main, query_rest = load_head(query, rows, valid, query_row * ALIGN, D, MAIN, REST)
     lse = tl.load(log_sum + row * tokens + rows, mask=valid, other=0.0) / LN_2
+    # Infinite for rows without a key, whose share of everything this makes zero.
+    lse = tl.where(tl.abs(lse) < float("inf"), lse, -EXCLUDED_SCORE)
 
     role_mass = tl.zeros([BLOCK_N, G], tl.float32)
     surprise = tl.zeros([BLOCK_N], tl.float32)
     largest = tl.zeros([BLOCK_N], tl.float32)
-    # Rows without a key have an infinite log-sum-exp; they are never entered, their end is 0.
     gap = role_end - role_begin
     for part in tl.static_range(2):
         # First the keys without a role, skipping those with one, then those.
@@ -215,7 +216,6 @@ def given_lse_kernel(
         columns,
         columns,
         F,
-        HALF_BASIS,
         PRECISION,
     )
     partial = program.to(tl.int64)

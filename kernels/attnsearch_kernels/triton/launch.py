@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from attnsearch_kernels.contract import MapStatistics, SketchedAttention
+from attnsearch_kernels.contract import MapStatistics, SketchedAttention, row_major
 from attnsearch_kernels.triton.configurations import (
     Configuration,
     Kernel,
@@ -65,13 +65,13 @@ def plan_attention(
         architecture, query.dtype, channels=channels, keys=keys, kernel=kernel
     )
     statistics = _empty_statistics(query, roles, basis)
+    query, key, value = (row_major(x) for x in (query, key, value))
     output = torch.empty_like(query)
     result = SketchedAttention(output, *statistics)
     if batch * heads * tokens * keys == 0:
         for each in result:
             each.zero_()
         return result, []
-    query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
     rows = ROWS_PER_PROGRAM if row.kernel == "fused" else row.block_queries
     sums = _Sums(statistics, splits=triton.cdiv(tokens, rows))
     tensors = (query, key, value, output)
@@ -82,7 +82,7 @@ def plan_attention(
         key,
         value,
         texts.roles,
-        basis.contiguous(),
+        _rounded(basis, query),
         texts.mask,
         *((texts.extents,) if row.kernel == "long" else ()),
         output,
@@ -132,7 +132,7 @@ def plan_given_lse(
         for each in statistics:
             each.zero_()
         return statistics, []
-    query, key = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key))
+    query, key = row_major(query), row_major(key)
     sums = _Sums(statistics, splits=triton.cdiv(tokens, row.block_queries))
     align = _alignment((query, key))
     texts = _texts(roles, key_mask)
@@ -140,7 +140,7 @@ def plan_given_lse(
         query,
         key,
         texts.roles,
-        basis.contiguous(),
+        _rounded(basis, query),
         texts.mask,
         lse.float().contiguous(),
         texts.extents,
@@ -252,13 +252,17 @@ def _options(
         "STAGES": row.stages,
         # Weights of a map are at most one: float16 keeps three bits more of them than bfloat16.
         "OPERAND": tl.float16 if half else tl.float32,
-        "HALF_BASIS": half and basis.dtype == torch.float16,
         "PRECISION": _precision(row.architecture, query.dtype),
         "num_warps": row.warps,
         "num_stages": row.stages,
         # Triton 3.10 no longer fuses multiply and add by default.
         "enable_fp_fusion": True,
     }
+
+
+def _rounded(basis: Tensor, query: Tensor) -> Tensor:
+    """The basis as an operand: beside half precision float16, since tf32 is cut, not rounded."""
+    return basis.to(torch.float32 if query.dtype == torch.float32 else torch.float16).contiguous()
 
 
 def _precision(architecture: str, dtype: torch.dtype) -> str:

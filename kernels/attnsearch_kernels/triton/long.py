@@ -195,7 +195,6 @@ def long_kernel(
     STAGES: tl.constexpr,
     STREAM: tl.constexpr,
     OPERAND: tl.constexpr,
-    HALF_BASIS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Attention and sketch of `BLOCK_N` image tokens of one map; arguments as in the fused kernel.
@@ -296,7 +295,6 @@ def long_kernel(
         columns,
         columns,
         F,
-        HALF_BASIS,
         PRECISION,
     )
     partial = program.to(tl.int64)

@@ -18,8 +18,9 @@ from attnsearch_kernels.triton.configurations import (
 )
 from attnsearch_kernels.triton.launch import Launch, plan_attention, plan_given_lse
 
-MAX_COLUMNS: Final = 256
-MAX_ROLES: Final = 64
+MAX_COLUMNS: Final = 64
+MAX_ROLES: Final = 16
+"""More would not fit the shared memory of every chip in the table."""
 INTERPRETED_ARCHITECTURE: Final = "sm_90"
 
 

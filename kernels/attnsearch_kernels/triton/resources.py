@@ -18,11 +18,8 @@ from triton.backends.compiler import GPUTarget
 from attnsearch_kernels.triton.launch import Launch
 from attnsearch_kernels.triton.operators import interpreting
 
-TARGETS: Final = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
-}
+TARGETS: Final = ("sm_80", "sm_90", "gfx942")
+"""The architectures that the table of tiles has rows for."""
 
 SHARED_MEMORY: Final = {
     "sm_80": 99 * 1024,
@@ -50,14 +47,14 @@ class Resources:
 class _Pretended:
     """The part of a Triton driver that compiling asks for, for a chip that is not there."""
 
-    def __init__(self, architecture: str) -> None:
-        self._device = list(TARGETS).index(architecture)
-        self._target = TARGETS[architecture]
+    def __init__(self, target: GPUTarget) -> None:
+        self._target = target
 
-    def get_current_device(self) -> int:
-        return self._device
+    def get_current_device(self) -> GPUTarget:
+        # Triton keeps what it compiled by device.
+        return self._target
 
-    def get_current_stream(self, device: int) -> int:
+    def get_current_stream(self, device: GPUTarget) -> GPUTarget:
         return device
 
     def get_current_target(self) -> GPUTarget:
@@ -75,11 +72,18 @@ def compile_ahead(launch: Launch, architecture: str) -> Resources:
     """
     if interpreting():
         raise RuntimeError("kernels are interpreted in this process; unset TRITON_INTERPRET")
-    triton.runtime.driver.set_active(_Pretended(architecture))
+    target = _target(architecture)
+    triton.runtime.driver.set_active(_Pretended(target))
     compiled = launch.kernel.warmup(*launch.arguments, grid=launch.grid, **launch.options)
-    if TARGETS[architecture].backend == "cuda":
+    if target.backend == "cuda":
         return _read_cubin(compiled)
     return _read_amdgcn(compiled)
+
+
+def _target(architecture: str) -> GPUTarget:
+    if architecture.startswith("sm_"):
+        return GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
+    return GPUTarget("hip", architecture, 64)
 
 
 def _read_cubin(compiled: Any) -> Resources:

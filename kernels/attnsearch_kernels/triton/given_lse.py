@@ -10,13 +10,11 @@ import triton.language as tl
 from attnsearch_kernels.triton.tiles import (
     EXCLUDED_SCORE,
     LN_2,
-    base2_scores,
     load_head,
     load_roles,
-    score_bias,
     sketch_of_rows,
     store_sketch,
-    streamed_scores,
+    tile_scores,
 )
 
 
@@ -59,35 +57,31 @@ def _contract(
         start = first_key + tile * BLOCK_M
         start += tl.where(start >= gap_at, gap, 0)
         keys_at = start + tl.arange(0, BLOCK_M)
-        in_text = keys_at < keys
-        bias, _ = score_bias(key_mask, keys_at, keys)
-        if STREAM:
-            scores = streamed_scores(
-                query,
-                rows,
-                valid,
-                query_stride,
-                key,
-                keys_at,
-                in_text,
-                key_stride,
-                bias,
-                scale,
-                D,
-                PRECISION,
-            )
-        else:
-            key_main, key_rest = load_head(key, keys_at, in_text, key_stride, D, MAIN, REST)
-            key_main, key_rest = tl.trans(key_main), tl.trans(key_rest)
-            scores = base2_scores(
-                query_main, query_rest, key_main, key_rest, bias, scale, REST, PRECISION
-            )
+        scores = tile_scores(
+            query_main,
+            query_rest,
+            query,
+            rows,
+            valid,
+            query_stride,
+            key,
+            keys_at,
+            keys,
+            key_stride,
+            key_mask,
+            scale,
+            D,
+            MAIN,
+            REST,
+            STREAM,
+            PRECISION,
+        )
         scores -= lse[:, None]
         attention = tl.exp2(scores)
         surprise -= tl.sum(attention * scores, 1)
         peak = tl.maximum(peak, tl.max(attention, 1))
         if WITH_ROLES:
-            weights = load_roles(roles, keys_at, in_text, groups, groups, G, OPERAND)
+            weights = load_roles(roles, keys_at, keys_at < keys, groups, groups, G, OPERAND)
             role_mass = tl.dot(
                 attention.to(OPERAND), weights, acc=role_mass, input_precision=PRECISION
             )

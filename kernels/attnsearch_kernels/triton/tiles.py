@@ -144,6 +144,53 @@ def streamed_scores(
 
 
 @triton.jit
+def tile_scores(
+    query_main,
+    query_rest,
+    query,
+    rows,
+    valid,
+    query_stride,
+    key,
+    keys_at,
+    keys,
+    key_stride,
+    key_mask,
+    scale,
+    D: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    STREAM: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Base-2 scores of a tile of keys, from queries in registers or, if `STREAM`, from memory."""
+    in_text = keys_at < keys
+    bias, _ = score_bias(key_mask, keys_at, keys)
+    if STREAM:
+        scores = streamed_scores(
+            query,
+            rows,
+            valid,
+            query_stride,
+            key,
+            keys_at,
+            in_text,
+            key_stride,
+            bias,
+            scale,
+            D,
+            PRECISION,
+        )
+    else:
+        key_main, key_rest = load_head(key, keys_at, in_text, key_stride, D, MAIN, REST)
+        key_main, key_rest = tl.trans(key_main), tl.trans(key_rest)
+        scores = base2_scores(
+            query_main, query_rest, key_main, key_rest, bias, scale, REST, PRECISION
+        )
+    return scores
+
+
+@triton.jit
 def sketch_of_rows(
     sketch,
     role_mass,

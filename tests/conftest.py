@@ -1,5 +1,6 @@
 """What every test relies on; fixtures of one package live beside its tests."""
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,11 @@ settings.register_profile(
     "attnsearch", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("attnsearch")
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C, which a job that a shell started in the background would ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,8 @@
 """How often a model paints what it was asked: accuracies with intervals, seen and held out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,13 @@ class Evaluation:
     """One per image."""
     images: npt.NDArray[np.float32]
     """[sample, y, x, rgb] in [0, 1]."""
+
+    def table(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The accuracies as plain values, keyed by split, measure and field."""
+        return {
+            split: {name: asdict(accuracy) for name, accuracy in accuracies.items()}
+            for split, accuracies in self.accuracies.items()
+        }
 
 
 def evaluate(

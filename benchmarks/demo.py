@@ -14,7 +14,7 @@ from typing import Any
 
 from _machine import describe_machine
 
-from attnsearch.zoo import packaged
+from attnsearch.zoo import demonstration
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     default = Path(__file__).parent / "results" / "demo-cpu.json"
     parser.add_argument("--output", type=Path, default=default)
     output: Path = parser.parse_args().output
-    checkpoint = str(packaged()[0])
+    checkpoint = str(demonstration())
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "demo.zarr")
         plan = json.loads(_run("scan", checkpoint, "--store", store, "--dry-run")[0])

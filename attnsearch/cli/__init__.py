@@ -13,8 +13,9 @@ from attnsearch.cli.scan import scan
 from attnsearch.cli.train import train
 from attnsearch.cli.zoo import zoo
 
-for _command in (train, evaluate, scan, rank, ask, info, zoo):
+for _command in (train, evaluate, scan, rank, ask, info):
     app.command()(_command)
+app.add_typer(zoo, name="zoo")
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """`attnsearch evaluate`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,12 +47,7 @@ def evaluate(
         contact_sheet.write(sheet, result.images[::seeds], result.captions[::seeds])
         note(f"contact sheet: {sheet}")
     if as_json:
-        print_json(
-            {
-                split: {name: asdict(accuracy) for name, accuracy in accuracies.items()}
-                for split, accuracies in result.accuracies.items()
-            }
-        )
+        print_json(result.table())
         return
     print_table(
         ["measure", "combinations", "accuracy", "95 % interval", "images"],

@@ -2,17 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import note
-
-if TYPE_CHECKING:
-    from attnsearch.encoders import EncoderSpec
-    from attnsearch.models import Checkpoint
-    from attnsearch.training import TrainingConfig
 
 
 class _Encoder(StrEnum):
@@ -73,11 +68,23 @@ def train(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from attnsearch import experiments
+    from attnsearch.encoders import EncoderKind
+    from attnsearch.models import Objective
     from attnsearch.training import run
 
-    config = training_config(
-        encoder, size, task, objective, steps, seed, source=encoder_source, dtype=encoder_dtype
+    experiment = experiments.Experiment(
+        name=out.name,
+        encoder=EncoderKind(encoder),
+        encoder_source=encoder_source,
+        encoder_dtype=encoder_dtype,
+        size=size,
+        task=task,
+        objective=Objective(objective),
+        steps=steps,
+        seed=seed,
     )
+    config = experiments.training_config(experiment)
     target = options.torch_device(device)
     console = Console(stderr=True)
     bar = Progress(
@@ -95,7 +102,9 @@ def train(
             out,
             target,
             resume=resume,
-            evaluate=lambda checkpoint: _accuracies(checkpoint, str(target)),
+            evaluate=lambda checkpoint: experiments.quick_accuracies(
+                checkpoint, experiment.sampler, target
+            ),
             report=lambda now: bar.update(
                 shown,
                 completed=now.step,
@@ -103,81 +112,3 @@ def train(
             ),
         )
     note(f"trained model: {out / 'model.pt'}")
-
-
-def training_config(
-    encoder: str,
-    size: str,
-    task: str,
-    objective: str,
-    steps: int,
-    seed: int,
-    *,
-    source: str = "",
-    dtype: str = "float32",
-) -> "TrainingConfig":
-    """The run the options describe.
-
-    Random token embeddings are 64 wide, 4096 under the paper's task; pretrained ones are as wide
-    as their model, and long enough for every wording of a relation.
-
-    Raises:
-        AttnsearchError: the encoder cannot be read, or the options contradict each other.
-    """
-    from dataclasses import asdict
-
-    from attnsearch.models import SIZES, DiTConfig, Objective
-    from attnsearch.task.spec import PRESETS
-    from attnsearch.training import TrainingConfig
-
-    spec = PRESETS[task]
-    text = _encoder_spec(encoder, task, source, dtype)
-    return TrainingConfig(
-        model=DiTConfig(
-            image_side=spec.canvas,
-            patch=16 if task == "paper" else 4,
-            text_channels=text.channels,
-            text_length=text.text_length,
-            **asdict(SIZES[size]),
-        ),
-        encoder=text,
-        task=spec,
-        objective=Objective(objective),
-        steps=steps,
-        seed=seed,
-    )
-
-
-def _encoder_spec(encoder: str, task: str, source: str, dtype: str) -> "EncoderSpec":
-    from dataclasses import replace
-
-    from attnsearch.encoders import EncoderKind, EncoderSpec, fit_pretrained
-    from attnsearch.task.captions import grid_captions
-    from attnsearch.task.spec import PRESETS, PhraseSet
-
-    kind, spec = EncoderKind(encoder), PRESETS[task]
-    if kind.is_random:
-        return EncoderSpec(
-            kind=kind,
-            channels=4096 if task == "paper" else 64,
-            text_length=spec.text_length,
-            source=source,
-            dtype=dtype,
-        )
-    wordings = grid_captions(replace(spec, phrases=PhraseSet.ALL))
-    return fit_pretrained(kind, source, dtype, wordings, at_least=spec.text_length)
-
-
-def _accuracies(checkpoint: "Checkpoint", device: str) -> dict[str, float]:
-    """Accuracies for the log, from one seed under every prompt: a few seconds, no intervals."""
-    from attnsearch.evaluation import evaluate
-    from attnsearch.sampling import SamplerConfig
-
-    evaluation = evaluate(
-        checkpoint, seeds=1, sampler=SamplerConfig(), device=options.torch_device(device)
-    )
-    return {
-        f"{split}_{name}": round(accuracy.value, 4)
-        for split, accuracies in evaluation.accuracies.items()
-        for name, accuracy in accuracies.items()
-    }

@@ -57,12 +57,8 @@ def relational(scan: xr.Dataset, seed: int = 0) -> HeadScores:
     Raises:
         MetricError: the scan's prompts do not state relations of more than one kind.
     """
-    dipole = by_prompt(project(scan, _ramps(scan), ["relation"]))
+    dipole, values, target = _dipoles(scan)
     relations = dipole["relation"].to_numpy()
-    if len(set(relations)) < 2:
-        raise MetricError("the relational metric needs prompts with at least two relations")
-    values = dipole.transpose("prompt", STEP, LAYER, ...).to_numpy()
-    target = _targets(relations, scan.attrs["grid"])
     score_by_step = _covariance(values, target)
     mean_dipole = values.mean(axis=1)
     generator = np.random.default_rng(seed)
@@ -76,6 +72,16 @@ def relational(scan: xr.Dataset, seed: int = 0) -> HeadScores:
     )
 
 
+def relational_by_step(scan: xr.Dataset) -> Floats:
+    """The score of every head at every step, [step, layer, head]; its mean is the score.
+
+    Raises:
+        MetricError: the scan's prompts do not state relations of more than one kind.
+    """
+    _, values, target = _dipoles(scan)
+    return _covariance(values, target)
+
+
 def token_positions(grid: tuple[int, int]) -> Floats:
     """Positions r [token, xy] of the image tokens in [-1, 1], row-major."""
     height, width = grid
@@ -85,6 +91,16 @@ def token_positions(grid: tuple[int, int]) -> Floats:
         indexing="ij",
     )
     return np.stack([x.ravel(), y.ravel()], axis=-1)
+
+
+def _dipoles(scan: xr.Dataset) -> tuple[xr.DataArray, Floats, Floats]:
+    """D with the prompts' coordinates; its values [prompt, step, layer, head, xy]; the targets."""
+    dipole = by_prompt(project(scan, _ramps(scan), ["relation"]))
+    relations = dipole["relation"].to_numpy()
+    if len(set(relations)) < 2:
+        raise MetricError("the relational metric needs prompts with at least two relations")
+    values = dipole.transpose("prompt", STEP, LAYER, ...).to_numpy()
+    return dipole, values, _targets(relations, scan.attrs["grid"])
 
 
 def _ramps(scan: xr.Dataset) -> npt.NDArray[np.float32]:

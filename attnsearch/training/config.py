@@ -46,11 +46,17 @@ class TrainingConfig:
     """Steps between evaluations; the last step is always evaluated."""
     save_every: int = 500
     """Steps between checkpoints."""
+    snapshots: int = 0
+    """Published checkpoints kept on the way, evenly spaced; the last is of the last step."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "evaluate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.snapshots <= self.steps:
+            raise ConfigError(
+                f"snapshots must lie between 0 and the {self.steps} steps, not {self.snapshots}"
+            )
         for name in ("average_decay", "null_probability", "cooldown"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
@@ -62,6 +68,11 @@ class TrainingConfig:
             raise ConfigError("the model's and the encoder's text channels differ")
         if self.model.text_length != self.encoder.text_length:
             raise ConfigError("the model's and the encoder's text lengths differ")
+
+    @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """The steps after which a snapshot is kept."""
+        return tuple(k * self.steps // self.snapshots for k in range(1, self.snapshots + 1))
 
     def rate_factor(self, step: int) -> float:
         """Factor on both learning rates at a step: linear warm-up, constant, linear cool-down."""

@@ -3,6 +3,7 @@
     checkpoint.pt   latest state, for resuming
     model.pt        the finished model, without its training state
     log.jsonl       one line per logged step: step, loss, steps per second; evaluations too
+    snapshots/      the model on the way, as it would be published: step-000500.pt, ...
 
 Ctrl-C and `--resume` lose nothing: the state is saved on the way out.
 """
@@ -65,6 +66,8 @@ def train(
     else:
         trainer = Trainer(config, device)
     with _saved_on_exit(trainer, latest), _Log(folder / "log.jsonl", trainer.step) as log:
+        # What the state that was resumed from was due for and may have been stopped before.
+        _milestones(trainer, folder, evaluate, log)
         for progress in _steps(trainer):
             log.write(
                 step=progress.step,
@@ -72,22 +75,30 @@ def train(
                 steps_per_second=round(progress.steps_per_second, 2),
             )
             report(progress)
-            if trainer.step % config.evaluate_every == 0:
-                _evaluate(trainer, evaluate, log)
+            _milestones(trainer, folder, evaluate, log)
             if trainer.step % config.save_every == 0:
                 save_checkpoint(trainer.checkpoint(), latest)
-        # Also for a run that was stopped between its last step and its last evaluation.
-        if not trainer.metrics or trainer.metrics[-1]["step"] != trainer.step:
-            _evaluate(trainer, evaluate, log)
     published = replace(trainer.checkpoint(), training_state=None)
     save_checkpoint(published, folder / "model.pt")
     return published
 
 
-def _evaluate(trainer: Trainer, evaluate: Evaluate, log: "_Log") -> None:
-    metrics = evaluate(trainer.checkpoint())
-    trainer.metrics.append({"step": trainer.step, **metrics})
-    log.write(step=trainer.step, **metrics)
+def snapshot_path(folder: Path, step: int) -> Path:
+    """Where the run in a folder keeps its snapshot of a step."""
+    return folder / "snapshots" / f"step-{step:06d}.pt"
+
+
+def _milestones(trainer: Trainer, folder: Path, evaluate: Evaluate, log: "_Log") -> None:
+    """The evaluation and the snapshot that are due at this step, unless they were made."""
+    config, step = trainer.config, trainer.step
+    due = step > 0 and (step % config.evaluate_every == 0 or step >= config.steps)
+    if due and not (trainer.metrics and trainer.metrics[-1]["step"] == step):
+        metrics = evaluate(trainer.checkpoint())
+        trainer.metrics.append({"step": step, **metrics})
+        log.write(step=step, **metrics)
+    snapshot = snapshot_path(folder, step)
+    if step in config.snapshot_steps and not snapshot.exists():
+        save_checkpoint(trainer.checkpoint().slim(), snapshot)
 
 
 def _steps(trainer: Trainer) -> Iterator[Progress]:
@@ -99,7 +110,11 @@ def _steps(trainer: Trainer) -> Iterator[Progress]:
         with _interrupts_put_off():
             losses.append(trainer.take_step())
         due = (_LOG_EVERY, config.evaluate_every, config.save_every)
-        if trainer.step == config.steps or any(trainer.step % every == 0 for every in due):
+        if (
+            trainer.step == config.steps
+            or trainer.step in config.snapshot_steps
+            or any(trainer.step % every == 0 for every in due)
+        ):
             seconds = max(monotonic() - begin, 1e-9)
             yield Progress(trainer.step, sum(losses) / len(losses), len(losses) / seconds)
             losses.clear()

@@ -4,7 +4,7 @@ The same run stopped anywhere and resumed takes the same steps: every random dra
 generator, which is saved with the optimisers.
 """
 
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import torch
 import torch.nn.functional as F
@@ -48,17 +48,7 @@ class Trainer:
         Raises:
             CheckpointError: the checkpoint lacks its training state, or is of another run.
         """
-        state = checkpoint.training_state
-        if state is None:
-            raise CheckpointError("the checkpoint was published without its training state")
-        for name in ("model", "encoder", "task", "objective"):
-            if getattr(checkpoint, name) != getattr(config, name):
-                raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
-        for name, value in _draws(config).items():
-            if state["draws"][name] != value:
-                raise CheckpointError(
-                    f"the run to resume has {name} {state['draws'][name]}, not {value}"
-                )
+        state = check_same_run(config, checkpoint)
         trainer = cls(config, device)
         trainer.model.load_state_dict(checkpoint.weights)
         trainer.average = {name: t.to(device, copy=True) for name, t in checkpoint.average.items()}
@@ -131,6 +121,26 @@ class Trainer:
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
         for name, tensor in self.model.state_dict().items():
             self.average[name].lerp_(tensor, 1 - decay)
+
+
+def check_same_run(config: TrainingConfig, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The training state of a checkpoint that was saved by the run a config describes.
+
+    Raises:
+        CheckpointError: the checkpoint lacks its training state, or is of another run.
+    """
+    state = checkpoint.training_state
+    if state is None:
+        raise CheckpointError("the checkpoint was published without its training state")
+    for name in ("model", "encoder", "task", "objective"):
+        if getattr(checkpoint, name) != getattr(config, name):
+            raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
+    for name, value in _draws(config).items():
+        if state["draws"][name] != value:
+            raise CheckpointError(
+                f"the run to resume has {name} {state['draws'][name]}, not {value}"
+            )
+    return state
 
 
 def _draws(config: TrainingConfig) -> dict[str, int]:

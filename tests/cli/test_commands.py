@@ -16,7 +16,6 @@ from typer.testing import CliRunner, Result
 
 from attnsearch.cli import app
 from attnsearch.models import Checkpoint, save_checkpoint
-from attnsearch.zoo import packaged
 
 RANK_FIELDS = {
     "rank", "model", "layer", "head", "score", "ci_low", "ci_high", "p_value", "q_value",
@@ -129,11 +128,6 @@ def test_train_resumes_and_publishes(tmp_path: Path) -> None:
 
 def test_info_describes_a_store(store: Path) -> None:
     assert "1,536 maps of 96 samples" in json.loads(run("info", store, "--json").stdout)["tiny"]
-
-
-def test_zoo_lists_what_is_packaged() -> None:
-    models = json.loads(run("zoo", "--json").stdout)
-    assert [Path(model["path"]) for model in models] == packaged()
 
 
 class _Hostile:

@@ -1,15 +1,17 @@
 """A model conditioned on a contextual encoder goes the whole way, from training to a ranking."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from attnsearch.cli import app
-from attnsearch.cli.train import training_config
+from attnsearch.encoders import EncoderKind
 from attnsearch.errors import ConfigError
-from attnsearch.models import load_checkpoint
+from attnsearch.experiments import Experiment, training_config
+from attnsearch.models import Objective, load_checkpoint
 from attnsearch.store import open_scans
 
 
@@ -18,11 +20,20 @@ def run(*words: object) -> Result:
 
 
 def test_a_pretrained_encoder_decides_width_and_length_of_the_text():
-    config = training_config("minilm", "atto", "small", "flow", 20, 0)
+    minilm = Experiment(name="one", encoder=EncoderKind.MINILM, size="atto", seed=0)
+    config = training_config(minilm)
     assert config.model.text_channels == config.encoder.channels == 384
     # The longest wording has eleven words; [CLS] and [SEP] make it thirteen.
     assert config.model.text_length == config.encoder.text_length == 13
-    paper = training_config("minilm", "nano", "paper", "epsilon", 20, 0, dtype="bfloat16")
+    paper = training_config(
+        replace(
+            minilm,
+            size="nano",
+            task="paper",
+            objective=Objective.EPSILON,
+            encoder_dtype="bfloat16",
+        )
+    )
     assert paper.model.text_length == paper.task.text_length == 20
     assert paper.encoder.dtype == "bfloat16"
 
@@ -31,13 +42,13 @@ def test_a_pretrained_encoder_decides_width_and_length_of_the_text():
     ("encoder", "options", "reason"),
     [
         ("t5", {}, "needs a source"),
-        ("t5", {"source": "x/y", "dtype": "float16"}, "overflow"),
-        ("rtep", {"source": "x/y"}, "takes no source"),
+        ("t5", {"encoder_source": "x/y", "encoder_dtype": "float16"}, "overflow"),
+        ("rtep", {"encoder_source": "x/y"}, "takes no source"),
     ],
 )
 def test_an_encoder_that_cannot_be_is_refused_before_anything_is_read(encoder, options, reason):
     with pytest.raises(ConfigError, match=reason):
-        training_config(encoder, "atto", "small", "flow", 20, 0, **options)
+        Experiment(name="one", encoder=EncoderKind(encoder), size="atto", seed=0, **options)
 
 
 @pytest.mark.slow

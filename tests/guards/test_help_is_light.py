@@ -25,7 +25,10 @@ print("status", status, "loaded", *sorted({name.partition(".")[0] for name in sy
 """
 
 
-@pytest.mark.parametrize("verb", [(), ("train",), ("evaluate",), ("scan",), ("rank",), ("ask",)])
+VERBS = ("train", "evaluate", "scan", "rank", "ask", "zoo", "zoo train")
+
+
+@pytest.mark.parametrize("verb", [(), *(tuple(verb.split()) for verb in VERBS)], ids=" ".join)
 def test_help_answers_without_the_heavy_libraries(verb):
     result = subprocess.run(
         [sys.executable, "-c", PROBE, *verb],

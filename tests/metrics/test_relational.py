@@ -10,7 +10,7 @@ from scipy.stats import kstest
 
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.errors import MetricError
-from attnsearch.metrics.relational import relational, token_positions
+from attnsearch.metrics.relational import relational, relational_by_step, token_positions
 from attnsearch.task.captions import Caption
 
 Build = Callable[..., xr.Dataset]
@@ -111,6 +111,14 @@ def test_low_frequencies_are_enough_for_the_ramp(scan_of: Build) -> None:
     full = relational(scan_of(maps, order=8)).score
     low = relational(scan_of(maps, order=4)).score
     np.testing.assert_allclose(low, full, rtol=0.02)
+
+
+def test_the_score_is_the_mean_of_the_scores_by_step(scan_of: Build) -> None:
+    rng = np.random.default_rng(3)
+    scan = scan_of(lambda *_: _on_relation(rng.uniform(size=len(POSITIONS)))[None]).compute()
+    scores, by_step = relational(scan), relational_by_step(scan)
+    np.testing.assert_allclose(by_step.mean(axis=0), scores.score)
+    np.testing.assert_array_equal(np.abs(by_step).argmax(axis=0), scores.peak_step)
 
 
 def test_prompts_of_one_relation_are_refused(scan_of: Build) -> None:

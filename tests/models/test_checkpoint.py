@@ -96,6 +96,25 @@ def test_half_precision_weights_are_built_in_single_precision(tiny_checkpoint):
     assert same(built, {name: tensor.float() for name, tensor in halved.items()})
 
 
+def test_the_slim_form_has_the_average_alone_in_half_precision(tiny_checkpoint, saved, tmp_path):
+    path = tmp_path / "slim.pt"
+    save_checkpoint(replace(tiny_checkpoint, training_state={"a": 1}).slim(), path)
+    slim = load_checkpoint(path)
+    assert slim.weights == {}
+    assert slim.training_state is None
+    assert same(slim.average, {k: t.half() for k, t in tiny_checkpoint.average.items()})
+    assert slim.metrics == tiny_checkpoint.metrics
+    assert path.stat().st_size < len(saved) / 2
+    assert slim.build().state_dict().keys() == tiny_checkpoint.average.keys()
+
+
+def test_weights_too_large_for_half_precision_are_named(tiny_checkpoint):
+    average = {name: tensor.clone() for name, tensor in tiny_checkpoint.average.items()}
+    average["final.weight"][0, 0] = 1e5
+    with pytest.raises(CheckpointError, match=r"final\.weight"):
+        replace(tiny_checkpoint, average=average).slim().build()
+
+
 def test_a_write_that_breaks_off_leaves_the_old_file(tiny_checkpoint, saved, tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     path.write_bytes(saved)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from attnsearch.errors import CheckpointError
+from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.models import load_checkpoint
 from attnsearch.training import run, trainer
 from attnsearch.training.objectives import noise_batch
@@ -150,3 +150,49 @@ def test_a_run_stopped_before_its_last_evaluation_makes_up_for_it(finished, tiny
 
 def test_resume_begins_where_there_is_nothing_yet(tiny_run, tmp_path):
     assert train(tiny_run, tmp_path / "new", resume=True).step == tiny_run.steps
+
+
+@pytest.fixture(scope="module")
+def followed(tiny_run):
+    """The run with snapshots after steps 2, 4, 7, 9 and 12."""
+    return replace(tiny_run, snapshots=5)
+
+
+def files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.rglob("*.pt") if p.name != "checkpoint.pt"}
+
+
+@pytest.fixture(scope="module")
+def finished_followed(followed, tmp_path_factory):
+    """The folder of that run."""
+    folder = tmp_path_factory.mktemp("runs") / "followed"
+    train(followed, folder)
+    return folder
+
+
+def test_snapshots_are_spread_evenly_and_change_nothing_else(finished, finished_followed):
+    found = sorted((finished_followed / "snapshots").iterdir())
+    assert [path.name for path in found] == [f"step-{step:06d}.pt" for step in (2, 4, 7, 9, 12)]
+    assert [load_checkpoint(path).step for path in found] == [2, 4, 7, 9, 12]
+    assert_same_model(finished, finished_followed)
+    assert not (finished / "snapshots").exists()
+    last, model = load_checkpoint(found[-1]), load_checkpoint(finished / "model.pt")
+    assert last.weights == {}
+    assert all(torch.equal(last.average[k], model.average[k].half()) for k in model.average)
+    assert last.metrics == model.metrics
+
+
+@pytest.mark.parametrize("step", [2, 4, 6, 7, 12])
+def test_a_run_resumed_at_or_across_a_snapshot_leaves_the_same_files(
+    finished_followed, followed, tmp_path, step
+):
+    with pytest.raises(KeyboardInterrupt):
+        train(followed, tmp_path, report=interrupt_at(step))
+    train(followed, tmp_path, resume=True)
+    assert files_of(tmp_path) == files_of(finished_followed)
+
+
+def test_more_snapshots_than_steps_are_refused(tiny_run):
+    for snapshots in (-1, 13):
+        with pytest.raises(ConfigError, match="snapshots"):
+            replace(tiny_run, snapshots=snapshots)

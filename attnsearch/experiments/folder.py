@@ -1,0 +1,107 @@
+"""The folder of a run: what its files are called, and whose they are.
+
+    experiment.json    the experiment, so that no other is mixed in
+    checkpoint.pt      training: latest state
+    model.pt           training: the finished model
+    log.jsonl          training: losses and accuracies
+    snapshots/         training: slim checkpoints on the way
+    evaluation.json    accuracies by split and measure, with intervals
+    maps.zarr          the scan
+    ranking.json       every head with its relational score; the best head's score by step
+    emergence.json     accuracies and scores of every snapshot
+
+JSON files are whole or absent: the presence of one says that its stage is done.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from attnsearch.errors import ConfigError
+from attnsearch.experiments.spec import Experiment, parse_experiment, training_config
+from attnsearch.models import load_checkpoint
+from attnsearch.training import check_same_run
+
+RECORD: Final = "experiment.json"
+CHECKPOINT: Final = "checkpoint.pt"
+MODEL: Final = "model.pt"
+LOG: Final = "log.jsonl"
+EVALUATION: Final = "evaluation.json"
+MAPS: Final = "maps.zarr"
+RANKING: Final = "ranking.json"
+EMERGENCE: Final = "emergence.json"
+
+
+def claim(experiment: Experiment, folder: Path) -> None:
+    """Make the folder this experiment's, if it is no other's.
+
+    A run that `attnsearch train` left there is taken over if it is the experiment's training.
+
+    Raises:
+        AttnsearchError: the folder holds another experiment or another run.
+    """
+    if (folder / RECORD).exists():
+        held = read_record(folder).table()
+        ours = experiment.table()
+        for key in [*ours, *held]:
+            if held.get(key) != ours.get(key):
+                raise ConfigError(
+                    f"{folder} holds another experiment, with {key} {held.get(key)} instead of "
+                    f"{ours.get(key)}; choose another folder"
+                )
+        return
+    if (folder / CHECKPOINT).exists():
+        _check_trained(experiment, folder)
+    elif (folder / MODEL).exists():
+        raise ConfigError(f"{folder} holds a model of unknown training; choose another folder")
+    write_json(folder / RECORD, experiment.table())
+
+
+def read_record(folder: Path) -> Experiment:
+    """The experiment a folder belongs to.
+
+    Raises:
+        ConfigError: it belongs to none.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        raise ConfigError(f"{folder} is no run of `attnsearch zoo train`: it has no {RECORD}")
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path} is damaged: it holds no table")
+    return parse_experiment(table, path)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        ConfigError: the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged, remove it and run again: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _check_trained(experiment: Experiment, folder: Path) -> None:
+    checkpoint = load_checkpoint(folder / CHECKPOINT)
+    check_same_run(training_config(experiment), checkpoint)
+    finished = (folder / MODEL).exists()
+    if checkpoint.step > experiment.steps or (finished and checkpoint.step < experiment.steps):
+        raise ConfigError(
+            f"{folder} holds a run of {checkpoint.step} steps, not {experiment.steps}; "
+            "choose another folder"
+        )

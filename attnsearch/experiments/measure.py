@@ -1,0 +1,90 @@
+"""What is measured of a checkpoint, as plain values that JSON can hold."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from attnsearch import metrics, scanning
+from attnsearch.evaluation import evaluate
+from attnsearch.experiments.spec import Experiment
+from attnsearch.models import Checkpoint
+from attnsearch.sampling import SamplerConfig
+from attnsearch.store import open_scan
+from attnsearch.task.captions import grid_captions
+
+METRIC = "relational"
+
+
+def quick_accuracies(
+    checkpoint: Checkpoint, sampler: SamplerConfig, device: torch.device
+) -> dict[str, float]:
+    """Accuracies from one seed under every prompt, by `split_measure`: seconds, no intervals."""
+    evaluation = evaluate(checkpoint, seeds=1, sampler=sampler, device=device)
+    return {
+        f"{split}_{name}": round(accuracy.value, 4)
+        for split, accuracies in evaluation.accuracies.items()
+        for name, accuracy in accuracies.items()
+    }
+
+
+def accuracies(
+    checkpoint: Checkpoint,
+    experiment: Experiment,
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """The final accuracies, keyed by split, measure and field."""
+    return evaluate(
+        checkpoint,
+        seeds=experiment.evaluation_seeds,
+        sampler=experiment.sampler,
+        device=device,
+        advance=advance,
+    ).table()
+
+
+def plan_grid_scan(
+    checkpoint: Checkpoint,
+    experiment: Experiment,
+    device: torch.device,
+    *,
+    name: str,
+    seeds: int,
+) -> scanning.ScanPlan:
+    """A scan of the task's whole prompt grid, sampled as the experiment says."""
+    return scanning.plan_scan(
+        checkpoint,
+        name=name,
+        captions=grid_captions(checkpoint.task),
+        seeds=seeds,
+        sampler=experiment.sampler,
+        device=scanning.device_name(device),
+    )
+
+
+def ranking(store: Path) -> dict[str, Any]:
+    """Every head of the one scan of a store, best first, and the best head's score by step."""
+    scan = open_scan(store)
+    rows = _ranked(scan)
+    best = rows[0]
+    by_step = metrics.relational_by_step(scan)[:, best["layer"], best["head"]]
+    return {
+        "metric": METRIC,
+        "samples": scan.sizes["sample"],
+        "heads": rows,
+        "best_head_by_step": [float(score) for score in by_step],
+    }
+
+
+def head_scores(store: Path) -> list[dict[str, Any]]:
+    """The score of every head of the one scan of a store, best first."""
+    return _ranked(open_scan(store))
+
+
+def _ranked(scan: xr.Dataset) -> list[dict[str, Any]]:
+    rows = [asdict(row) for row in metrics.rank({"": scan}, METRIC)]
+    return [{key: value for key, value in row.items() if key != "model"} for row in rows]

@@ -1,0 +1,85 @@
+"""`attnsearch zoo` and its commands."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from attnsearch import zoo
+from attnsearch.cli import app
+from attnsearch.errors import ConfigError
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_every_packaged_model_is_a_row_and_says_where_it_is():
+    models = json.loads(run("zoo", "--json").stdout)
+    assert [Path(model["path"]) for model in models] == zoo.packaged()
+    demo = next(model for model in models if Path(model["path"]) == zoo.demonstration())
+    assert demo["encoder"] == "rtep"
+    assert demo["relation_loose"] > 0.9
+    table = run("zoo").stdout
+    assert all(model["name"] in table for model in models)
+    assert "…" not in table
+
+
+def test_what_no_file_tells_is_a_dash(tmp_path):
+    (tmp_path / "bare.pt").touch()
+    *_, row = run("zoo", "--folder", tmp_path).stdout.splitlines()
+    assert row.split() == ["bare", *"-" * 9]
+    (model,) = json.loads(run("zoo", "--folder", tmp_path, "--json").stdout)
+    assert {key for key, value in model.items() if value is not None} == {"name", "path"}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"heads": 3'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    path = shutil.copy(zoo.demonstration(), tmp_path)
+    broken = zoo.beside(Path(path), "ranking")
+    broken.write_text(content)
+    with pytest.raises(ConfigError, match=f"{broken.name} is damaged"):
+        zoo.summarise(Path(path))
+    result = run("zoo", "--folder", tmp_path)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("zoo", "--folder", "nowhere"),
+        ("zoo", "train", "nowhere.toml", "--out", "runs"),
+        ("zoo", "publish", "nowhere", "--to", "models"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_there_is_named_in_one_line(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("attnsearch: ")
+    assert "nowhere" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_experiments_that_failed_are_reported_at_the_end(tmp_path, monkeypatch):
+    from attnsearch import experiments
+
+    def run_all(paths, out, *, jobs, device, report):
+        report("one", experiments.News("train", 1, 2, "loss 1.0"))
+        report("two", experiments.News("done", 1, 1))
+        return {"one": "the disk is full"}
+
+    monkeypatch.setattr(experiments, "run_all", run_all)
+    result = run("zoo", "train", "one.toml", "two.toml", "--out", tmp_path, "--device", "cpu")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "one: train, loss 1.0",
+        "two: done",
+        "attnsearch: one failed: the disk is full",
+    ]

@@ -83,6 +83,21 @@ def check_arguments(
         raise ValueError(f"key_mask is {_shape(key_mask)}, expected [{batch}, {keys}]")
 
 
+def empty_statistics(query: Tensor, roles: Tensor, basis: Tensor) -> MapStatistics:
+    """Room for the statistics of a call, not yet written."""
+    batch, heads, tokens, _ = query.shape
+    groups, columns = roles.shape[2], basis.shape[1]
+    shapes = (
+        (batch, heads, columns, groups),
+        (batch, heads, tokens),
+        (batch, heads, tokens),
+        (batch, heads, groups),
+    )
+    return MapStatistics(
+        *(torch.empty(shape, dtype=torch.float32, device=query.device) for shape in shapes)
+    )
+
+
 def row_major(tensor: Tensor) -> Tensor:
     """`[B, H, N, D]` as the Triton kernels address it: copied only if it must be.
 

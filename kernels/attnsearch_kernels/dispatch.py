@@ -12,6 +12,7 @@ from attnsearch_kernels.contract import (
     MapStatistics,
     SketchedAttention,
     check_arguments,
+    empty_statistics,
     row_major,
 )
 from attnsearch_kernels.plain import sketch_attention_plain, sketch_given_lse_plain
@@ -201,7 +202,7 @@ def _(
     # Triton keeps the memory order of the query, the others give a contiguous output.
     in_order = backend == Backend.TRITON
     output = torch.empty_like(row_major(query)) if in_order else query.new_empty(query.shape)
-    return output, *_fake_statistics(query, roles, basis)
+    return output, *empty_statistics(query, roles, basis)
 
 
 @torch.library.custom_op("attnsearch::sketch_given_lse", mutates_args=())
@@ -232,21 +233,4 @@ def _(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _fake_statistics(query, roles, basis)
-
-
-def _fake_statistics(
-    query: Tensor, roles: Tensor, basis: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, heads, tokens, _ = query.shape
-    groups, columns = roles.shape[2], basis.shape[1]
-    shapes = (
-        (batch, heads, columns, groups),
-        (batch, heads, tokens),
-        (batch, heads, tokens),
-        (batch, heads, groups),
-    )
-    sketch, entropy, peak, energy = (
-        query.new_empty(shape, dtype=torch.float32) for shape in shapes
-    )
-    return sketch, entropy, peak, energy
+    return empty_statistics(query, roles, basis)

@@ -108,3 +108,9 @@ def test_what_the_kernels_do_not_take_is_said(
     assert reason is not None
     assert message in reason
     assert unsupported(torch.float16, channels=128, columns=64, roles=16) is None
+
+
+def test_a_row_that_is_hidden_by_one_further_up_is_refused() -> None:
+    between = ROW | {"channels": 128, "keys": 16}
+    with pytest.raises(ValueError, match="never reached"):
+        parse_table({"sm_90": {"half": [ROW, between, ROW | {"channels": 32}]}})

@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise
+from itertools import combinations
 from math import inf
 from typing import Any, Final, Literal, get_args
 
@@ -121,7 +121,7 @@ def parse_table(
         for dtype, entries in dtypes.items()
         for row in entries
     )
-    for before, after in pairwise(rows):
+    for before, after in combinations(rows, 2):
         if (before.architecture, before.dtype) == (after.architecture, after.dtype) and (
             after.channels <= before.channels and after.keys <= before.keys
         ):

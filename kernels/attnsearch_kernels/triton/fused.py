@@ -94,9 +94,7 @@ def fused_kernel(
     # Transposed once: inside the loop the keys would be copied to shared memory for every tile.
     key_main, key_rest = tl.trans(key_main), tl.trans(key_rest)
     value_main, value_rest = load_head(value, keys_at, in_text, value_row * ALIGN, D, MAIN, REST)
-    weights = load_roles(
-        roles + batch * keys * groups, keys_at, in_text, groups, groups, G, OPERAND
-    )
+    weights = load_roles(roles + batch * keys * groups, keys_at, in_text, groups, G, OPERAND)
 
     sketch_sum = tl.zeros([F, G], tl.float32)
     squares = tl.zeros([BLOCK_N, G], tl.float32)
@@ -122,7 +120,7 @@ def fused_kernel(
         role_mass *= share[:, None]
         squares += role_mass * role_mass
         sketch_sum = sketch_of_rows(
-            sketch_sum, role_mass, basis, rows, valid, columns, columns, F, PRECISION
+            sketch_sum, role_mass, basis, rows, valid, columns, F, PRECISION
         )
         operand = attention.to(value_main.dtype)
         out = tl.dot(operand, value_main, input_precision=PRECISION) * share[:, None]

@@ -81,7 +81,7 @@ def _contract(
         surprise -= tl.sum(attention * scores, 1)
         peak = tl.maximum(peak, tl.max(attention, 1))
         if WITH_ROLES:
-            weights = load_roles(roles, keys_at, keys_at < keys, groups, groups, G, OPERAND)
+            weights = load_roles(roles, keys_at, keys_at < keys, groups, G, OPERAND)
             role_mass = tl.dot(
                 attention.to(OPERAND), weights, acc=role_mass, input_precision=PRECISION
             )
@@ -207,7 +207,6 @@ def given_lse_kernel(
         basis,
         rows,
         valid,
-        columns,
         columns,
         F,
         PRECISION,

@@ -10,12 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from attnsearch_kernels.contract import MapStatistics, SketchedAttention, row_major
-from attnsearch_kernels.triton.configurations import (
-    Configuration,
-    Kernel,
-    choose,
+from attnsearch_kernels.contract import (
+    MapStatistics,
+    SketchedAttention,
+    empty_statistics,
+    row_major,
 )
+from attnsearch_kernels.triton.configurations import Configuration, Kernel, choose
 from attnsearch_kernels.triton.fused import fused_kernel
 from attnsearch_kernels.triton.given_lse import given_lse_kernel
 from attnsearch_kernels.triton.long import extents_kernel, long_kernel
@@ -64,7 +65,7 @@ def plan_attention(
     row = configuration or choose(
         architecture, query.dtype, channels=channels, keys=keys, kernel=kernel
     )
-    statistics = _empty_statistics(query, roles, basis)
+    statistics = empty_statistics(query, roles, basis)
     query, key, value = (row_major(x) for x in (query, key, value))
     output = torch.empty_like(query)
     result = SketchedAttention(output, *statistics)
@@ -76,15 +77,9 @@ def plan_attention(
     sums = _Sums(statistics, splits=triton.cdiv(tokens, rows))
     tensors = (query, key, value, output)
     align = _alignment(tensors)
-    texts = _texts(roles, key_mask)
+    roles, mask = roles.contiguous(), _readable_mask(key_mask)
+    inputs = (query, key, value, roles, _rounded(basis, query), mask)
     arguments = (
-        query,
-        key,
-        value,
-        texts.roles,
-        _rounded(basis, query),
-        texts.mask,
-        *((texts.extents,) if row.kernel == "long" else ()),
         output,
         sums.sketch,
         sums.energy,
@@ -102,10 +97,12 @@ def plan_attention(
     options = _options(row, query, roles, basis, align)
     grid = (batch * heads * sums.splits,)
     if row.kernel == "fused":
-        launches = [Launch(fused_kernel, grid, arguments, options | {"ROWS": rows})]
+        options["ROWS"] = rows
+        launches = [Launch(fused_kernel, grid, (*inputs, *arguments), options)]
     else:
         options |= _streaming(query)
-        launches = [texts.measure(), Launch(long_kernel, grid, arguments, options)]
+        extents, measure = _measured(roles, mask)
+        launches = [measure, Launch(long_kernel, grid, (*inputs, extents, *arguments), options)]
     return result, launches + sums.launches()
 
 
@@ -127,7 +124,7 @@ def plan_given_lse(
     row = configuration or choose(
         architecture, query.dtype, channels=channels, keys=keys, kernel="long"
     )
-    statistics = _empty_statistics(query, roles, basis)
+    statistics = empty_statistics(query, roles, basis)
     if batch * heads * tokens * keys == 0:
         for each in statistics:
             each.zero_()
@@ -135,15 +132,16 @@ def plan_given_lse(
     query, key = row_major(query), row_major(key)
     sums = _Sums(statistics, splits=triton.cdiv(tokens, row.block_queries))
     align = _alignment((query, key))
-    texts = _texts(roles, key_mask)
+    roles, mask = roles.contiguous(), _readable_mask(key_mask)
+    extents, measure = _measured(roles, mask)
     arguments = (
         query,
         key,
-        texts.roles,
+        roles,
         _rounded(basis, query),
-        texts.mask,
+        mask,
         lse.float().contiguous(),
-        texts.extents,
+        extents,
         sums.sketch,
         sums.energy,
         statistics.entropy,
@@ -159,32 +157,20 @@ def plan_given_lse(
     )
     options = _options(row, query, roles, basis, align) | _streaming(query)
     grid = (batch * heads * sums.splits,)
-    launches = [texts.measure(), Launch(given_lse_kernel, grid, arguments, options)]
+    launches = [measure, Launch(given_lse_kernel, grid, arguments, options)]
     return statistics, launches + sums.launches()
 
 
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """Roles and mask as the kernels read them, and the extents of the texts, still empty."""
-
-    roles: Tensor
-    mask: Tensor | None
-    extents: Tensor
-
-    def measure(self) -> Launch:
-        """Fills the extents."""
-        batch, keys, groups = self.roles.shape
-        arguments = (self.roles, self.mask, self.extents, keys, groups)
-        options = {"G": _padded(groups), "BLOCK": 128}
-        return Launch(extents_kernel, (batch,), arguments, options)
+def _readable_mask(key_mask: Tensor | None) -> Tensor | None:
+    return None if key_mask is None else key_mask.contiguous().view(torch.uint8)
 
 
-def _texts(roles: Tensor, key_mask: Tensor | None) -> _Texts:
-    return _Texts(
-        roles.contiguous(),
-        None if key_mask is None else key_mask.contiguous().view(torch.uint8),
-        torch.empty((roles.shape[0], 3), dtype=torch.int32, device=roles.device),
-    )
+def _measured(roles: Tensor, mask: Tensor | None) -> tuple[Tensor, Launch]:
+    """The extents of the texts, still empty, and the launch that fills them."""
+    batch, keys, groups = roles.shape
+    extents = torch.empty((batch, 3), dtype=torch.int32, device=roles.device)
+    options = {"G": _padded(groups), "BLOCK": 128}
+    return extents, Launch(extents_kernel, (batch,), (roles, mask, extents, keys, groups), options)
 
 
 class _Sums:
@@ -217,20 +203,6 @@ class _Sums:
             groups,
         )
         return [Launch(sum_splits_kernel, (maps,), arguments, {"BLOCK": 512})]
-
-
-def _empty_statistics(query: Tensor, roles: Tensor, basis: Tensor) -> MapStatistics:
-    batch, heads, tokens, _ = query.shape
-    columns, groups = basis.shape[1], roles.shape[2]
-    shapes = (
-        (batch, heads, columns, groups),
-        (batch, heads, tokens),
-        (batch, heads, tokens),
-        (batch, heads, groups),
-    )
-    return MapStatistics(
-        *(torch.empty(shape, dtype=torch.float32, device=query.device) for shape in shapes)
-    )
 
 
 def _options(

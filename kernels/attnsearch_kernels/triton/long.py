@@ -35,15 +35,10 @@ def extents_kernel(roles, key_mask, extents, keys, groups, G: tl.constexpr, BLOC
     attended_end = 0
     role_begin = keys
     role_end = 0
-    roles_at = tl.arange(0, G)
     for start in range(0, keys, BLOCK):
         keys_at = start + tl.arange(0, BLOCK)
         attended = score_bias(key_mask, keys_at, keys)[1]
-        weights = tl.load(
-            roles + keys_at[:, None] * groups + roles_at[None, :],
-            mask=attended[:, None] & (roles_at < groups)[None, :],
-            other=0.0,
-        )
+        weights = load_roles(roles, keys_at, attended, groups, G, tl.float32)
         has_role = tl.max((weights != 0.0).to(tl.int32), 1) > 0
         attended_end = tl.maximum(attended_end, tl.max(tl.where(attended, keys_at + 1, 0), 0))
         role_begin = tl.minimum(role_begin, tl.min(tl.where(has_role, keys_at, keys), 0))
@@ -140,7 +135,7 @@ def _attend(
             )
         role_mass *= shrink[:, None]
         if WITH_ROLES:
-            weights = load_roles(roles, keys_at, in_text, groups, groups, G, OPERAND)
+            weights = load_roles(roles, keys_at, in_text, groups, G, OPERAND)
             role_mass = tl.dot(
                 attention.to(OPERAND), weights, acc=role_mass, input_precision=PRECISION
             )
@@ -195,7 +190,7 @@ def long_kernel(
 ):
     """Attention and sketch of `BLOCK_N` image tokens of one map; arguments as in the fused kernel.
 
-    Three passes along the keys: before, in and after the tiles that hold keys with a role.
+    Two passes along the keys: first the tiles without a role, on both sides, then those with one.
     """
     program = tl.program_id(0)
     row = (program // splits).to(tl.int64)
@@ -288,7 +283,6 @@ def long_kernel(
         basis,
         rows,
         valid,
-        columns,
         columns,
         F,
         PRECISION,

@@ -1,5 +1,6 @@
 """The operators on Triton: what they take, on which devices, and running them."""
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Final
 
@@ -141,10 +142,6 @@ def unsupported(dtype: torch.dtype, *, channels: int, columns: int, roles: int) 
 
 
 def _start(launches: list[Launch], device: torch.device) -> None:
-    if device.type != "cuda":
-        for launch in launches:
-            launch.start()
-        return
-    with torch.cuda.device(device):
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         for launch in launches:
             launch.start()

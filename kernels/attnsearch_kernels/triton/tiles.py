@@ -67,11 +67,11 @@ def store_rows(
 
 
 @triton.jit
-def load_roles(base, keys_at, inside, stride, groups, G: tl.constexpr, OPERAND: tl.constexpr):
+def load_roles(base, keys_at, inside, groups, G: tl.constexpr, OPERAND: tl.constexpr):
     """Weights `[key, role]` of some keys, in the dtype of the product with the map."""
     roles_at = tl.arange(0, G)
     weights = tl.load(
-        base + keys_at[:, None] * stride + roles_at[None, :],
+        base + keys_at[:, None] * groups + roles_at[None, :],
         mask=inside[:, None] & (roles_at < groups)[None, :],
         other=0.0,
     )
@@ -197,7 +197,6 @@ def sketch_of_rows(
     basis,
     rows,
     valid,
-    stride,
     columns,
     F: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -205,7 +204,7 @@ def sketch_of_rows(
     """`sketch + basis[rows].T @ role_mass`: the second and last contraction of the map."""
     columns_at = tl.arange(0, F)
     tile = tl.load(
-        basis + rows[:, None] * stride + columns_at[None, :],
+        basis + rows[:, None] * columns + columns_at[None, :],
         mask=valid[:, None] & (columns_at < columns)[None, :],
         other=0.0,
     )

@@ -12,9 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from _machine import describe_machine
-
 from attnsearch.zoo import demonstration
+from attnsearch_kernels.machine import describe_machine
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 from _cases import CPU_CASES, GPU_CASES, cases_of
-from _machine import describe_machine
 from _measure import Row, measure
 from _report import report_row, report_rows, report_targets
 
 from attnsearch_kernels.cost import find_device
+from attnsearch_kernels.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = {"cpu": 60, "cuda": 40}

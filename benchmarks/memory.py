@@ -20,9 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import torch
-from _machine import describe_machine
 from _memory import in_fresh_process, peak_growth
 from _workload import ZOO_CHECKPOINT, Workload, versions
+
+from attnsearch_kernels.machine import describe_machine
 
 GROWTH: Final = 4
 SLACK_BYTES: Final = 24 * 2**20

@@ -29,7 +29,6 @@ from time import perf_counter, process_time
 import numpy as np
 import numpy.typing as npt
 import torch
-from _machine import describe_machine
 from _memory import in_fresh_process, peak_growth
 from _workload import CPU, ZOO_CHECKPOINT, Workload, versions
 from torch import Tensor
@@ -44,6 +43,7 @@ from attnsearch.sampling import noise_of_seeds, sample, to_pixels
 from attnsearch.store import open_scan
 from attnsearch.task.scoring import score_caption
 from attnsearch_kernels import dct2
+from attnsearch_kernels.machine import describe_machine
 
 Variant = Callable[[Workload, Path], object]
 Seconds = npt.NDArray[np.float64]

@@ -16,7 +16,6 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 import torch
-from _machine import describe_machine
 from scipy import ndimage
 from scipy.stats import binomtest
 
@@ -24,6 +23,7 @@ from attnsearch.axes import RELATIONS
 from attnsearch.task.scenes import Scenes, coverage, draw_scenes, render
 from attnsearch.task.scoring import MIN_AREA, score_images
 from attnsearch.task.spec import OBJECT_PAIRS, PRESETS, SHAPES, TaskSpec
+from attnsearch_kernels.machine import describe_machine
 
 MEASURES = ("shape", "colour", "exist_binding", "binding", "relation_strict", "relation_loose")
 BLUR_PX, NOISE = 0.5, 0.05

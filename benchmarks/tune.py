@@ -28,10 +28,10 @@ import numpy as np
 import torch
 import triton
 from _cases import Case, Inputs, draw
-from _machine import describe_machine
 from _timing import input_sets, time_calls
 
 from attnsearch_kernels import Backend, SketchedAttention, sketch_attention
+from attnsearch_kernels.machine import describe_machine
 from attnsearch_kernels.tolerance import largest_errors, violations
 from attnsearch_kernels.triton.configurations import Configuration, Kernel
 from attnsearch_kernels.triton.fused import fused_kernel

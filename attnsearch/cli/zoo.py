@@ -1,4 +1,4 @@
-"""`attnsearch zoo`: list models, train them from experiment files, publish what came out."""
+"""`attnsearch zoo`: list models, train them from experiment files, look back, publish."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from attnsearch.zoo import FOLDER, Summary, packaged, summarise
 
 if TYPE_CHECKING:
     from attnsearch.experiments import News
+    from attnsearch.zoo.emergence import Snapshot
 
 zoo = typer.Typer()
 
@@ -124,6 +125,56 @@ def publish(
 
     for run in runs:
         note(f"published: {experiments.publish(run, to)}")
+
+
+@zoo.command()
+def emergence(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL", help="Published checkpoints, or folders of `zoo train`."),
+    ],
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the curves, a column per model (PNG, SVG, PDF).")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """When a model learned relations, and when its relational head appeared.
+
+    One row per snapshot of its training: shares of images with the asked shapes, colours, binding
+    and relation, in combinations trained on; and the head with the largest relational score.
+
+    Example: attnsearch zoo emergence attnsearch/zoo/rtep-atto-seed0.pt --picture emergence.png
+    """
+    from attnsearch.zoo.emergence import read_emergence
+
+    followed = {model.stem: read_emergence(model) for model in models}
+    if picture is not None:
+        from attnsearch.report import emergence as curves
+
+        curves.write(picture, followed)
+        note(f"curves: {picture}")
+    if as_json:
+        print_json({name: [asdict(s) for s in rows] for name, rows in followed.items()})
+        return
+    columns = ["step", "shape", "colour", "binding", "relation", "head", "score", "q"]
+    for name, snapshots in followed.items():
+        print_table(columns, [_emergence_row(s) for s in snapshots], title=name, words=["head"])
+
+
+def _emergence_row(snapshot: "Snapshot") -> list[str]:
+    accuracies = (
+        snapshot.shape,
+        snapshot.colour,
+        snapshot.binding,
+        snapshot.relation_loose,
+    )
+    return [
+        f"{snapshot.step:,}",
+        *(f"{accuracy:.2f}" for accuracy in accuracies),
+        str(snapshot.head),
+        f"{snapshot.score:+.3f}",
+        f"{snapshot.q_value:.2g}",
+    ]
 
 
 def _row(model: Summary) -> list[str]:

@@ -20,6 +20,7 @@ from attnsearch.experiments.spec import Experiment, training_config
 from attnsearch.models import load_checkpoint
 from attnsearch.task.captions import grid_captions
 from attnsearch.training import run
+from attnsearch_kernels.machine import describe_machine
 
 _SNAPSHOT_SCAN_SEEDS: Final = 2
 
@@ -51,6 +52,8 @@ def run_experiment(
         KeyboardInterrupt: the user stopped it; run again, it goes on.
     """
     files.claim(experiment, folder)
+    if not (folder / files.MACHINE).exists():
+        files.write_json(folder / files.MACHINE, describe_machine())
     if not (folder / files.MODEL).exists():
         _train(experiment, folder, device, report)
     if not (folder / files.EVALUATION).exists():
@@ -66,7 +69,7 @@ def run_experiment(
 
 def is_finished(experiment: Experiment, folder: Path) -> bool:
     """Whether `run_experiment` would find nothing left to do."""
-    results = (files.RECORD, files.MODEL, files.EVALUATION, files.RANKING)
+    results = (files.RECORD, files.MACHINE, files.MODEL, files.EVALUATION, files.RANKING)
     if not all((folder / name).exists() for name in results):
         return False
     if files.read_record(folder) != experiment:

@@ -1,6 +1,7 @@
 """The folder of a run: what its files are called, and whose they are.
 
     experiment.json    the experiment, so that no other is mixed in
+    machine.json       the machine that trained and measured it
     checkpoint.pt      training: latest state
     model.pt           training: the finished model
     log.jsonl          training: losses and accuracies
@@ -24,6 +25,7 @@ from attnsearch.models import load_checkpoint
 from attnsearch.training import check_same_run
 
 RECORD: Final = "experiment.json"
+MACHINE: Final = "machine.json"
 CHECKPOINT: Final = "checkpoint.pt"
 MODEL: Final = "model.pt"
 LOG: Final = "log.jsonl"

@@ -39,6 +39,7 @@ def publish(run: Path, folder: Path) -> Path:
     config = experiment.table() | {
         "parameters": sum(tensor.numel() for tensor in slim.average.values()),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "machine": files.read_json(run / files.MACHINE),
     }
     files.write_json(zoo.beside(path, "config"), config)
     return path

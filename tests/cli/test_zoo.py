@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,49 @@ def test_experiments_that_failed_are_reported_at_the_end(tmp_path, monkeypatch):
         "two: done",
         "attnsearch: one failed: the disk is full",
     ]
+
+
+FOLLOWED = zoo.FOLDER / "rtep-atto-seed0.pt"
+
+
+def test_the_emergence_of_a_model_is_a_row_per_snapshot(tmp_path):
+    picture = tmp_path / "curves.png"
+    result = run("zoo", "emergence", FOLLOWED, "--picture", picture, "--json")
+    rows = json.loads(result.stdout)[FOLLOWED.stem]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps))
+    assert all(0 <= row["relation_loose"] <= row["binding"] <= 1 for row in rows)
+    assert rows[0]["relation_loose"] < 0.1 < 0.9 < rows[-1]["relation_loose"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    table = run("zoo", "emergence", FOLLOWED).stdout
+    assert all(f"{step:,}" in table for step in steps)
+
+
+@pytest.mark.parametrize("content", ["[", "3", "[{}]", '[{"step": 1, "heads": []}]'])
+def test_a_damaged_emergence_is_named(tmp_path, content):
+    (tmp_path / "emergence.json").write_text(content)
+    result = run("zoo", "emergence", tmp_path)
+    assert result.exit_code == 2
+    assert "emergence.json is damaged" in result.stderr
+
+
+def test_a_training_that_was_not_followed_says_how_to(tmp_path):
+    result = run("zoo", "emergence", tmp_path / "plain.pt")
+    assert result.exit_code == 2
+    assert "snapshots" in result.stderr
+
+
+def test_curves_cannot_be_drawn_into_nowhere(tmp_path):
+    result = run("zoo", "emergence", FOLLOWED, "--picture", tmp_path / "no" / "where.png")
+    assert result.exit_code == 2
+    assert "cannot write" in result.stderr
+    unknown = run("zoo", "emergence", FOLLOWED, "--picture", tmp_path / "curves.docx")
+    assert unknown.exit_code == 2
+    assert "cannot write" in unknown.stderr
+
+
+def test_without_matplotlib_the_picture_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = run("zoo", "emergence", FOLLOWED, "--picture", tmp_path / "curves.png")
+    assert result.exit_code == 2
+    assert "pip install attnsearch[report]" in result.stderr

@@ -1,4 +1,4 @@
-"""The machine a benchmark ran on, in the few words a results row needs."""
+"""The machine something was measured on, in the few words a result needs."""
 
 import os
 import platform

@@ -1,0 +1,123 @@
+"""Do relational heads come with the encoding, and return across seeds and sizes?
+
+Gathers what was measured of the packaged models (attnsearch/zoo) into
+benchmarks/results/relational-heads.json, and writes docs/results.md with its pictures from that
+file alone. Nothing is trained here; `attnsearch zoo train` and `zoo publish` make the records.
+Run as `python benchmarks/relational_heads.py`.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from _results_page import page, write_pictures
+
+from attnsearch import zoo
+from attnsearch.evaluation import accuracy
+from attnsearch.experiments import read_experiment
+from attnsearch.task.scenes import coverage, draw_scenes
+from attnsearch.task.spec import OBJECT_PAIRS, SHAPES, TaskSpec
+from attnsearch.zoo.emergence import read_emergence
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "benchmarks" / "results" / "relational-heads.json"
+PAGE: Final = ROOT / "docs" / "results.md"
+SCENES: Final = 20_000
+
+
+def main() -> None:
+    """Gather, save, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    arguments = parser.parse_args()
+    results = gather()
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    arguments.page.write_text(page(results), encoding="utf-8")
+    write_pictures(results, arguments.page.parent)
+    for row in results["models"]:
+        best = row["heads"][0]
+        loose = row["accuracies"]["in_distribution"]["relation_loose"]["value"]
+        print(
+            f"{row['name']:20} relation {loose:.3f}  L{best['layer']}H{best['head']} "
+            f"{best['score']:+.3f}  q {best['q_value']:.2g}"
+        )
+    print("not trained yet:", ", ".join(results["missing"]) or "none")
+
+
+def gather() -> dict[str, Any]:
+    """The records of every packaged model, and which experiments have none."""
+    experiments = {
+        path.stem: read_experiment(path) for path in sorted((ROOT / "experiments").glob("*.toml"))
+    }
+    published = {path.stem: path for path in zoo.packaged()}
+    overlaps: dict[TaskSpec, dict[str, float]] = {}
+    models = []
+    for name, experiment in experiments.items():
+        if name not in published:
+            continue
+        task = experiment.task_spec()
+        if task not in overlaps:
+            overlaps[task] = overlap(task)
+        models.append(_model(published[name]) | {"overlap": overlaps[task]})
+    missing = [name for name in experiments if name not in published]
+    return {"models": models, "missing": missing}
+
+
+def overlap(task: TaskSpec) -> dict[str, float]:
+    """Shares of training scenes whose bounding boxes overlap, and where object 2 hides object 1."""
+    scenes = draw_scenes(task, SCENES, torch.Generator().manual_seed(0))
+    offset = (scenes.centre[:, 0] - scenes.centre[:, 1]).abs()
+    boxes = (offset < 2 * task.radius).all(1)
+    shapes = torch.tensor([[SHAPES.index(shape) for _, shape in pair] for pair in OBJECT_PAIRS])
+    cover = coverage(
+        shapes[scenes.pair].flatten(), scenes.centre.flatten(0, 1), task.radius, task.canvas
+    )
+    first, second = cover.unflatten(0, (-1, 2)).unbind(1)
+    hidden = (torch.minimum(first, second) > 0.5).flatten(1).any(1)
+    return {
+        "boxes": round(float(boxes.float().mean()), 4),
+        "hidden": round(float(hidden.float().mean()), 4),
+    }
+
+
+def _model(checkpoint: Path) -> dict[str, Any]:
+    config = _read(checkpoint, "config")
+    evaluation = _read(checkpoint, "evaluation")
+    ranking = _read(checkpoint, "ranking")
+    keys = ("name", "encoder", "size", "seed", "parameters", "steps", "snapshots", "machine")
+    return {
+        **{key: config[key] for key in keys},
+        "accuracies": evaluation,
+        "relation_given_binding": {
+            split: _given_binding(measures) for split, measures in evaluation.items()
+        },
+        "scan_samples": ranking["samples"],
+        "heads": ranking["heads"],
+        "best_head_by_step": ranking["best_head_by_step"],
+        "emergence": (
+            [asdict(snapshot) for snapshot in read_emergence(checkpoint)]
+            if config["snapshots"]
+            else []
+        ),
+    }
+
+
+def _given_binding(measures: dict[str, dict[str, float]]) -> dict[str, Any] | None:
+    """The share of images with the relation among those with the objects, and its interval."""
+    counts = {name: round(row["value"] * row["count"]) for name, row in measures.items()}
+    if not counts["binding"]:
+        return None
+    outcomes = torch.arange(counts["binding"]) < counts["relation_loose"]
+    return asdict(accuracy(outcomes.numpy()))
+
+
+def _read(checkpoint: Path, part: str) -> Any:
+    return json.loads(zoo.beside(checkpoint, part).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

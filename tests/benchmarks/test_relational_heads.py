@@ -1,0 +1,81 @@
+"""docs/results.md says what was measured of the packaged models, and nothing else."""
+
+import copy
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attnsearch.task.spec import PRESETS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Imports a module of the benchmarks."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture
+def results():
+    path = ROOT / "benchmarks" / "results" / "relational-heads.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_results_are_those_of_the_packaged_models(module, results):
+    gathered = module("relational_heads").gather()
+    assert json.loads(json.dumps(gathered)) == results
+
+
+def test_the_page_is_the_one_its_results_make(module, results):
+    page = module("_results_page").page(results)
+    assert page == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_every_picture_of_the_page_is_there(results):
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    followed = [
+        model["name"].startswith("overlap") for model in results["models"] if model["emergence"]
+    ]
+    assert ("(overlap.png)" in text) == any(followed)
+    for name in ("emergence.png", "overlap.png"):
+        assert (f"({name})" in text) == (ROOT / "docs" / name).exists()
+
+
+def test_a_verdict_follows_what_was_measured(module, results):
+    claims, paper = module("_results_claims"), module("_results_page").PAPER
+    model = copy.deepcopy(next(m for m in results["models"] if m["encoder"] == "rtep"))
+    returns = "They have a relational head, which returns across sizes and seeds"
+
+    def holds():
+        (claim,) = (c for c in claims.claims([model], paper) if c.paper == returns)
+        return claim.holds
+
+    assert holds()
+    for head in model["heads"]:
+        head["score"] /= 10
+    assert not holds()
+
+
+def test_without_models_of_an_encoding_nothing_is_claimed_of_it(module, results):
+    claims, paper = module("_results_claims"), module("_results_page").PAPER
+    rte = [model for model in results["models"] if model["encoder"] == "rte"]
+    assert {c.paper for c in claims.claims(rte, paper)} < {
+        c.paper for c in claims.claims(results["models"], paper)
+    }
+    assert claims.claims([], paper) == []
+
+
+def test_objects_kept_apart_overlap_less(module):
+    overlap = module("relational_heads").overlap
+    near, far, apart = (
+        overlap(replace(PRESETS["small"], min_distance=distance)) for distance in (0.9, 1.6, 2.9)
+    )
+    assert near["boxes"] > far["boxes"] > apart["boxes"]
+    assert near["hidden"] > far["hidden"] > apart["hidden"]
+    # Two boxes of side 2 r whose centres are more than 2 sqrt(2) r apart cannot overlap.
+    assert apart == {"boxes": 0.0, "hidden": 0.0}

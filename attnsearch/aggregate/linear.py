@@ -64,7 +64,7 @@ def region_scores(
 def by_prompt(values: xr.DataArray) -> xr.DataArray:
     """Mean over the samples of each prompt, prompts in order of first appearance.
 
-    The sample dimension becomes `prompt`, and keeps the coordinates that a prompt determines.
+    The sample dimension becomes `prompt`, and keeps the coordinates of samples but their seeds.
     Samples that are NaN are left out; a prompt with none but such is NaN.
     """
     prompts = values["prompt"].to_numpy().astype(object)
@@ -83,8 +83,9 @@ def by_prompt(values: xr.DataArray) -> xr.DataArray:
         mean = total / count
     dims = ("prompt", *flat.dims[1:])
     coordinates = {
-        name: ("prompt", values[name].to_numpy()[first[order]])
-        for name in ("relation", "relation_words")
+        str(name): ("prompt", column.to_numpy()[first[order]])
+        for name, column in values.coords.items()
+        if column.dims == (SAMPLE,) and name not in (SAMPLE, "prompt", "seed")
     }
     kept = {name: flat.coords[name] for name in flat.dims[1:] if name in flat.coords}
     return xr.DataArray(mean, dims=dims, coords={"prompt": names[order], **coordinates, **kept})

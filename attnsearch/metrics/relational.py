@@ -95,12 +95,29 @@ def token_positions(grid: tuple[int, int]) -> Floats:
 
 def _dipoles(scan: xr.Dataset) -> tuple[xr.DataArray, Floats, Floats]:
     """D with the prompts' coordinates; its values [prompt, step, layer, head, xy]; the targets."""
+    _check(scan)
     dipole = by_prompt(project(scan, _ramps(scan), ["relation"]))
     relations = dipole["relation"].to_numpy()
-    if len(set(relations)) < 2:
-        raise MetricError("the relational metric needs prompts with at least two relations")
     values = dipole.transpose("prompt", STEP, LAYER, ...).to_numpy()
     return dipole, values, _targets(relations, scan.attrs["grid"])
+
+
+def _check(scan: xr.Dataset) -> None:
+    """Refuse a scan whose prompts do not say which way their relation words point."""
+    stated = scan.coords.get("relation")
+    if stated is None or "relation" not in scan["role"].to_numpy():
+        raise MetricError(
+            "the relational metric needs prompts that mark their relation words, "
+            "for example {relation:above}"
+        )
+    relations = {str(relation) for relation in stated.to_numpy()}
+    if unknown := sorted(relations - RELATION_DIRECTIONS.keys()):
+        raise MetricError(
+            f"the relational metric knows no direction for the relation {unknown[0]!r}; "
+            f"known: {', '.join(RELATION_DIRECTIONS)}"
+        )
+    if len(relations) < 2:
+        raise MetricError("the relational metric needs prompts with at least two relations")
 
 
 def _ramps(scan: xr.Dataset) -> npt.NDArray[np.float32]:

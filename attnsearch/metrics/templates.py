@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from attnsearch.aggregate import by_prompt, region_scores
-from attnsearch.axes import LAYER, REGIONS, ROLES, STEP
+from attnsearch.axes import LAYER, REGION, ROLE, STEP
 from attnsearch.errors import MetricError
 
 Floats = npt.NDArray[np.float64]
@@ -31,19 +31,14 @@ class Template:
         """The template written as `region -> role` or `region -> role+role`.
 
         Raises:
-            MetricError: it is not of that form, or names an unknown region or role.
+            MetricError: it is not of that form.
         """
         region, arrow, roles = (part.strip() for part in text.partition("->"))
-        if not arrow:
+        names = tuple(role.strip() for role in roles.split("+"))
+        if not arrow or not all((region, *names)):
             raise MetricError(
                 f"{text!r} is not a template; write for example 'object1 -> relation'"
             )
-        if region not in REGIONS:
-            raise MetricError(f"unknown region {region!r}; known: {', '.join(REGIONS)}")
-        names = tuple(role.strip() for role in roles.split("+"))
-        for name in names:
-            if name not in ROLES:
-                raise MetricError(f"unknown role {name!r}; known: {', '.join(ROLES)}")
         return cls(region, names)
 
     def __str__(self) -> str:
@@ -75,7 +70,7 @@ def ask(scans: Mapping[str, xr.Dataset], template: Template) -> list[TemplateSco
     """Every head of every scan by its answer to a template, strongest first.
 
     Raises:
-        MetricError: no image of a scan has the region.
+        MetricError: a scan has no such region or role, or no image of it has the region.
     """
     answers: list[TemplateScore] = []
     for model, scan in scans.items():
@@ -85,6 +80,7 @@ def ask(scans: Mapping[str, xr.Dataset], template: Template) -> list[TemplateSco
 
 
 def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateScore]:
+    _check(model, scan, template)
     total, mass = region_scores(scan, template.region, template.roles)
     found = int(np.isfinite(mass).sum())
     if not found:
@@ -112,6 +108,18 @@ def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateS
         )
         for layer, head in np.ndindex(share.shape)
     ]
+
+
+def _check(model: str, scan: xr.Dataset, template: Template) -> None:
+    if REGION not in scan.coords:
+        raise MetricError(
+            f"nothing looked for objects in the images of {model}, so '{template}' has no region"
+        )
+    for kind, names in ((REGION, (template.region,)), (ROLE, template.roles)):
+        known = [str(name) for name in scan[kind].to_numpy()]
+        for name in names:
+            if name not in known:
+                raise MetricError(f"unknown {kind} {name!r}; {model} has {', '.join(known)}")
 
 
 def _known(values: xr.DataArray) -> Floats:

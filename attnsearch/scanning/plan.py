@@ -15,7 +15,7 @@ from attnsearch.errors import CaptionError, ConfigError
 from attnsearch.models import Checkpoint
 from attnsearch.models.guidance import branches_of
 from attnsearch.sampling import SamplerConfig, schedule
-from attnsearch.store import ScanLayout
+from attnsearch.store import SCORES, ScanLayout
 from attnsearch.task.captions import Caption, grid_captions, parse
 from attnsearch.task.spec import OBJECT_PAIRS, TaskSpec, held_out_combinations
 
@@ -88,9 +88,10 @@ def plan_scan(
             heads=checkpoint.model.heads,
             roles=ROLES,
             regions=REGIONS,
+            scores=tuple(SCORES),
             order=order,
             block=min(max(1, _BLOCK_BYTES // sketch_bytes), _BLOCK_SAMPLES, len(every_caption)),
-            canvas=checkpoint.task.canvas,
+            canvas=(checkpoint.task.canvas, checkpoint.task.canvas),
         ),
         coordinates=_coordinates(checkpoint, every_caption, every_seed, sampler),
         attributes=_attributes(checkpoint, sampler, device),

@@ -4,12 +4,19 @@
 """
 
 from attnsearch.store.reader import layout_of, open_scan, open_scans, open_store, scan_names
-from attnsearch.store.schema import COORDINATES, SCHEMA_VERSION, ArraySpec, ScanLayout
+from attnsearch.store.schema import (
+    COORDINATES,
+    SCHEMA_VERSION,
+    SCORES,
+    ArraySpec,
+    ScanLayout,
+)
 from attnsearch.store.writer import ScanWriter
 
 __all__ = [
     "COORDINATES",
     "SCHEMA_VERSION",
+    "SCORES",
     "ArraySpec",
     "ScanLayout",
     "ScanWriter",

@@ -66,7 +66,7 @@ def read_group(path: Path) -> dict[str, Any]:
     """The metadata of the group in the folder `path`.
 
     Raises:
-        StoreError: it is not an attnsearch group, or a newer attnsearch wrote it.
+        StoreError: it is not an attnsearch group, or another version of attnsearch wrote it.
     """
     if not path.exists():
         raise StoreError(f"{path} does not exist")
@@ -80,9 +80,10 @@ def read_group(path: Path) -> dict[str, Any]:
         version = None
     if not isinstance(version, int):
         raise StoreError(f"{path} is not an attnsearch store")
-    if version > SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
+        age = "a newer" if version > SCHEMA_VERSION else "an older"
         raise StoreError(
-            f"{path} was written by a newer attnsearch "
+            f"{path} was written by {age} attnsearch "
             f"(schema {version}, this one reads {SCHEMA_VERSION})"
         )
     return metadata

@@ -19,7 +19,7 @@ def scan_names(path: Path) -> list[str]:
     """Names of the scans in the store at `path`, sorted.
 
     Raises:
-        StoreError: there is no store, or a newer attnsearch wrote it.
+        StoreError: there is no store, or another version of attnsearch wrote it.
     """
     read_group(path)
     with disk_errors("read", path):
@@ -30,7 +30,7 @@ def open_store(path: Path) -> xr.DataTree:
     """Every scan of a store as one tree, each restricted to its committed samples.
 
     Raises:
-        StoreError: there is no store, a scan is damaged, or a newer attnsearch wrote it.
+        StoreError: there is no store, a scan is damaged, or another version of attnsearch wrote it.
     """
     attributes = read_group(path)["attributes"]
     root = xr.Dataset(attrs=attributes)
@@ -45,7 +45,7 @@ def open_scan(path: Path, name: str | None = None) -> xr.Dataset:
 
     Raises:
         StoreError: there is no store or no such scan, several and no name, nothing committed yet,
-            damage, or a newer attnsearch wrote it.
+            damage, or another version of attnsearch wrote it.
     """
     names = scan_names(path)
     if not names:

@@ -4,6 +4,7 @@ Everything here is arithmetic on shapes and names. Nothing touches a disk: `writ
 do that. `docs/store.md` says the same for a reader who has none of our code.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
@@ -25,8 +26,8 @@ from attnsearch.axes import (
 )
 from attnsearch.errors import ConfigError, StoreError
 
-SCHEMA_VERSION: Final = 1
-"""Raised whenever a reader of the previous version would misread a new store."""
+SCHEMA_VERSION: Final = 2
+"""Raised whenever a store of one version would be misread by a reader of another."""
 
 SCHEMA_ATTRIBUTE: Final = "attnsearch_schema"
 LAYOUT_ATTRIBUTE: Final = "layout"
@@ -36,6 +37,8 @@ MAP_AXES: Final = SKETCH_AXES[:5]
 
 REGION_COEFFICIENTS: Final = "region_coefficients"
 """Not `region`, which is the dimension and holds the regions' names."""
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 SCORES: Final = {
     "score_shape": "both shapes of the caption are in the image",
@@ -73,13 +76,15 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinateSpec:
-    """One coordinate that the caller of the writer gives."""
+    """One coordinate that the caller of the writer gives, of a known type and meaning."""
 
     name: str
     dimension: str
     dtype: str
     """`int64`, `float32`, `bool` or `string`."""
     long_name: str
+    optional: bool = False
+    """Left out where prompts do not say it."""
 
 
 COORDINATES: Final = (
@@ -91,30 +96,49 @@ COORDINATES: Final = (
         dimension=SAMPLE,
         dtype="string",
         long_name="direction from object 2 to object 1 that the caption asks for",
+        optional=True,
     ),
     CoordinateSpec(
         name="relation_words",
         dimension=SAMPLE,
         dtype="string",
         long_name="words of the caption that say the relation, separated by spaces",
+        optional=True,
     ),
     CoordinateSpec(
-        name="colour1", dimension=SAMPLE, dtype="string", long_name="colour asked for object 1"
+        name="colour1",
+        dimension=SAMPLE,
+        dtype="string",
+        long_name="colour asked for object 1",
+        optional=True,
     ),
     CoordinateSpec(
-        name="shape1", dimension=SAMPLE, dtype="string", long_name="shape asked for object 1"
+        name="shape1",
+        dimension=SAMPLE,
+        dtype="string",
+        long_name="shape asked for object 1",
+        optional=True,
     ),
     CoordinateSpec(
-        name="colour2", dimension=SAMPLE, dtype="string", long_name="colour asked for object 2"
+        name="colour2",
+        dimension=SAMPLE,
+        dtype="string",
+        long_name="colour asked for object 2",
+        optional=True,
     ),
     CoordinateSpec(
-        name="shape2", dimension=SAMPLE, dtype="string", long_name="shape asked for object 2"
+        name="shape2",
+        dimension=SAMPLE,
+        dtype="string",
+        long_name="shape asked for object 2",
+        optional=True,
     ),
     CoordinateSpec(
         name="held_out",
         dimension=SAMPLE,
         dtype="bool",
         long_name="combination of shape, colour and relation was kept out of training",
+        optional=True,
     ),
     CoordinateSpec(
         name="seed", dimension=SAMPLE, dtype="int64", long_name="seed of the initial noise"
@@ -132,7 +156,7 @@ COORDINATES: Final = (
         long_name="noise level, comparable between samplers",
     ),
 )
-"""Coordinates that the layout alone does not determine."""
+"""Coordinates that the layout alone does not determine. Prompts may bring more, of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +164,7 @@ class ScanLayout:
     """The sizes of one scan, from which every stored shape follows.
 
     Raises:
-        ConfigError: a size is below one, or a list of labels is empty or repeats itself.
+        ConfigError: a size is below one, or a list of labels repeats itself or may not be empty.
     """
 
     samples: int
@@ -150,21 +174,29 @@ class ScanLayout:
     heads: int
     roles: tuple[str, ...]
     regions: tuple[str, ...]
+    """Empty where nothing looks for objects in the images."""
+    scores: tuple[str, ...]
+    """Names in `SCORES` that every image is given; empty where nothing scores them."""
     order: int
     """K: the basis holds the K x K lowest frequencies."""
     block: int
     """Samples written together; the last block may be shorter."""
-    canvas: int
-    """Side of a thumbnail, in pixels."""
+    canvas: tuple[int, int]
+    """Height and width of a thumbnail, in pixels."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "steps", "layers", "heads", "order", "block", "canvas"):
+        for name in ("samples", "steps", "layers", "heads", "order", "block"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("branches", "roles", "regions"):
+        if min(self.canvas) < 1:
+            raise ConfigError(f"canvas must be a height and a width, not {self.canvas}")
+        for name in ("branches", "roles", "regions", "scores"):
             labels = getattr(self, name)
-            if not labels or len(set(labels)) < len(labels):
+            may_be_empty = name in ("regions", "scores")
+            if len(set(labels)) < len(labels) or not (labels or may_be_empty):
                 raise ConfigError(f"{name} must be different labels, at least one, not {labels}")
+        if unknown := set(self.scores) - SCORES.keys():
+            raise ConfigError(f"no score is called {', '.join(sorted(unknown))}")
 
     @property
     def blocks(self) -> int:
@@ -196,7 +228,7 @@ class ScanLayout:
         heads = (self.samples, self.steps, len(self.branches), self.layers, self.heads)
         roles = len(self.roles)
         basis = self.order * self.order
-        square = (self.samples, self.canvas, self.canvas, 3)
+        picture = (self.samples, *self.canvas, 3)
         return (
             self._array(
                 "sketch",
@@ -215,19 +247,26 @@ class ScanLayout:
                 "float32",
                 "sum over image tokens of the squared attention to the role",
             ),
+            *self._region_arrays(basis),
+            *(
+                self._array(name, (SAMPLE,), (self.samples,), "bool", SCORES[name])
+                for name in self.scores
+            ),
+            self._array(
+                "thumbnail", (SAMPLE, "y", "x", "rgb"), picture, "uint8", "final image, sRGB"
+            ),
+        )
+
+    def _region_arrays(self, basis: int) -> tuple[ArraySpec, ...]:
+        if not self.regions:
+            return ()
+        return (
             self._array(
                 REGION_COEFFICIENTS,
                 (SAMPLE, REGION, BASIS),
                 (self.samples, len(self.regions), basis),
                 "float32",
                 "coefficients of the region in the final image; NaN where no objects were found",
-            ),
-            *(
-                self._array(name, (SAMPLE,), (self.samples,), "bool", long_name)
-                for name, long_name in SCORES.items()
-            ),
-            self._array(
-                "thumbnail", (SAMPLE, "y", "x", "rgb"), square, "uint8", "final image, sRGB"
             ),
         )
 
@@ -264,7 +303,7 @@ class ScanLayout:
             LAYER: (LAYER, np.arange(self.layers)),
             HEAD: (HEAD, np.arange(self.heads)),
             ROLE: (ROLE, _strings(self.roles)),
-            REGION: (REGION, _strings(self.regions)),
+            **({REGION: (REGION, _strings(self.regions))} if self.regions else {}),
             BASIS: (BASIS, frequency),
             "ky": (BASIS, frequency // self.order),
             "kx": (BASIS, frequency % self.order),
@@ -273,30 +312,38 @@ class ScanLayout:
     def coordinates(self, given: Mapping[str, NDArray[Any]]) -> dict[str, tuple[str, NDArray[Any]]]:
         """Name to (dimension, values) of every coordinate: those of the sizes and those given.
 
-        `given` holds the names of `COORDINATES`. It may repeat an index coordinate, such as
-        `sample`, with the values it has anyway.
+        `given` holds the names of `COORDINATES`, those that are optional or not as it likes, and
+        any further text per sample under a name of its own. It may repeat an index coordinate,
+        such as `sample`, with the values it has anyway.
 
         Raises:
-            ValueError: a name is missing or unknown, or values do not fit.
+            ValueError: a name is missing or taken, or values do not fit.
         """
         complete = self.index_coordinates()
-        expected = {spec.name for spec in COORDINATES}
-        if missing := sorted(expected - given.keys()):
+        known = {spec.name: spec for spec in COORDINATES}
+        required = {spec.name for spec in COORDINATES if not spec.optional}
+        if missing := sorted(required - given.keys()):
             raise ValueError(f"coordinates lack {', '.join(missing)}")
-        if unknown := sorted(given.keys() - expected - complete.keys()):
-            raise ValueError(f"no coordinate is called {', '.join(unknown)}")
         for name in given.keys() & complete.keys():
             if not np.array_equal(given[name], complete[name][1]):
                 raise ValueError(f"coordinate {name} contradicts the layout")
+        taken = {spec.name for spec in self.arrays()} | {"y", "x", "rgb"}
         sizes = {SAMPLE: self.samples, STEP: self.steps}
-        for spec in COORDINATES:
-            values = np.asarray(given[spec.name])
+        ordered = [*known, *sorted(given.keys() - known.keys())]
+        for name in ordered:
+            if name in complete or name not in given:
+                continue
+            if name in taken or not _NAME.fullmatch(name):
+                raise ValueError(f"no coordinate can be called {name!r}")
+            spec = known.get(name) or CoordinateSpec(
+                name=name, dimension=SAMPLE, dtype="string", long_name="as the prompts say"
+            )
+            values = np.asarray(given[name])
             if values.shape != (sizes[spec.dimension],):
                 raise ValueError(
-                    f"coordinate {spec.name} has shape {values.shape}, "
-                    f"not ({sizes[spec.dimension]},)"
+                    f"coordinate {name} has shape {values.shape}, not ({sizes[spec.dimension]},)"
                 )
-            complete[spec.name] = (spec.dimension, _column(spec, values))
+            complete[name] = (spec.dimension, _column(spec, values))
         return complete
 
     def to_dict(self) -> dict[str, Any]:

@@ -71,17 +71,17 @@ class ScanWriter:
     ) -> Self:
         """A writer for scan `name` of `store`: a new one, or the same one continued.
 
-        Creates the store if it is absent (its parent must exist). `coordinates` are those of
-        `schema.COORDINATES`, for all samples. Blocks that were not committed are removed.
+        Creates the store if it is absent (its parent must exist). `coordinates` are for all
+        samples, as `ScanLayout.coordinates` takes them. Blocks that were not committed are removed.
 
         Raises:
-            StoreError: `store` is something else or newer, cannot be written, or holds a scan of
-                this name with another layout, other coordinates or other attributes.
+            StoreError: `store` is something else or of another version, cannot be written, or
+                holds a scan of this name with another layout, coordinates or attributes.
             ValueError: coordinates or attributes do not have the form the layout asks for.
         """
         check_name(name)
         complete = layout.coordinates(coordinates)
-        described = _group_attributes(layout, attributes)
+        described = _group_attributes(layout, complete, attributes)
         group = store / name
         with disk_errors("write", group):
             _ensure_store(store)
@@ -158,11 +158,15 @@ class ScanWriter:
             self.finalise()
 
 
-def _group_attributes(layout: ScanLayout, attributes: Mapping[str, JSON]) -> dict[str, Any]:
+def _group_attributes(
+    layout: ScanLayout, coordinates: Coordinates, attributes: Mapping[str, JSON]
+) -> dict[str, Any]:
+    # Xarray knows a variable that is called like its dimension for a coordinate by itself.
+    named = [name for name, (dimension, _) in coordinates.items() if name != dimension]
     ours = {
         SCHEMA_ATTRIBUTE: SCHEMA_VERSION,
         LAYOUT_ATTRIBUTE: layout.to_dict(),
-        _COORDINATES_ATTRIBUTE: " ".join([*(spec.name for spec in COORDINATES), "ky", "kx"]),
+        _COORDINATES_ATTRIBUTE: " ".join(sorted(named)),
     }
     if taken := sorted(attributes.keys() & ours.keys()):
         raise ValueError(f"the store itself writes the attributes {', '.join(taken)}")

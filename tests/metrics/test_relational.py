@@ -128,6 +128,17 @@ def test_prompts_of_one_relation_are_refused(scan_of: Build) -> None:
         relational(one)
 
 
+def test_prompts_that_say_no_relation_are_refused(scan_of: Build) -> None:
+    scan = scan_of(lambda *_: _on_relation(np.ones(len(POSITIONS)))[None])
+    other_roles = scan.assign_coords(role=[f"word{i}" for i in range(scan.sizes["role"])])
+    for bare in (scan.drop_vars("relation"), other_roles):
+        with pytest.raises(MetricError, match="prompts that mark their relation words"):
+            relational(bare)
+    beside = scan.assign_coords(relation=("sample", ["beside"] * scan.sizes["sample"]))
+    with pytest.raises(MetricError, match="no direction for the relation 'beside'"):
+        relational(beside)
+
+
 def test_the_same_scan_gives_the_same_numbers(scan_of: Build) -> None:
     rng = np.random.default_rng(2)
     scan = scan_of(lambda *_: _on_relation(rng.uniform(size=len(POSITIONS)))[None]).compute()

@@ -66,17 +66,29 @@ def test_roles_add_up(scan_of: Build) -> None:
         assert answer.total == pytest.approx(summed, rel=1e-4)
 
 
+@pytest.mark.parametrize("text", ["object1", "object1 ->", "-> relation", "object1 -> a++b"])
+def test_a_malformed_template_is_refused(text: str) -> None:
+    with pytest.raises(MetricError, match="is not a template"):
+        Template.parse(text)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("object1", "is not a template"),
-        ("object3 -> relation", "unknown region 'object3'; known: object1"),
-        ("object1 -> verb", "unknown role 'verb'; known: colour1"),
+        ("object3 -> relation", "unknown region 'object3'; m has object1"),
+        ("object1 -> verb", "unknown role 'verb'; m has colour1"),
     ],
 )
-def test_a_malformed_template_is_refused(text: str, complaint: str) -> None:
+def test_what_a_scan_does_not_have_is_named(scan_of: Build, text: str, complaint: str) -> None:
+    scan, *_ = _scan(scan_of)
     with pytest.raises(MetricError, match=complaint):
-        Template.parse(text)
+        ask({"m": scan}, Template.parse(text))
+
+
+def test_without_regions_a_question_about_them_says_so(scan_of: Build) -> None:
+    scan, *_ = _scan(scan_of)
+    with pytest.raises(MetricError, match="nothing looked for objects in the images of m"):
+        ask({"m": scan.drop_dims("region")}, Template.parse("object1 -> relation"))
 
 
 def test_a_scan_without_any_found_object_is_refused(scan_of: Build) -> None:

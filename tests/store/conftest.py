@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from attnsearch.axes import REGIONS, RELATIONS, ROLES
-from attnsearch.store import ScanLayout, ScanWriter
+from attnsearch.store import SCORES, ScanLayout, ScanWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,8 @@ class SyntheticScan:
                 arrays[spec.name] = rng.integers(0, 256, shape, dtype=np.uint8)
             else:
                 arrays[spec.name] = rng.normal(size=shape).astype(np.float32)
-        arrays["region_coefficients"][0] = np.nan
+        if self.layout.regions:
+            arrays["region_coefficients"][0] = np.nan
         return arrays
 
     def whole(self, name: str) -> NDArray[Any]:
@@ -60,9 +61,10 @@ def make_scan(**sizes: Any) -> SyntheticScan:
             "heads": 3,
             "roles": ROLES,
             "regions": REGIONS,
+            "scores": tuple(SCORES),
             "order": 2,
             "block": 3,
-            "canvas": 4,
+            "canvas": (4, 5),
             **sizes,
         }
     )

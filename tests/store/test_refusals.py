@@ -30,19 +30,20 @@ def test_a_path_that_is_no_store_is_refused(read, tmp_path):
         read(tmp_path / "absent")
 
 
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (3, "a newer")])
 @pytest.mark.parametrize("place", [".", "model"])
 @pytest.mark.parametrize("read", [open_scan, open_store])
-def test_a_newer_schema_is_refused(read, place, scan, store):
+def test_another_schema_is_refused(read, place, version, age, scan, store):
     scan.write(store)
     file = store / place / "zarr.json"
     metadata = json.loads(file.read_text())
-    metadata["attributes"]["attnsearch_schema"] = 2
+    metadata["attributes"]["attnsearch_schema"] = version
     file.write_text(json.dumps(metadata))
-    newer = r"written by a newer attnsearch \(schema 2, this one reads 1\)"
-    with pytest.raises(StoreError, match=newer) as caught:
+    other = rf"written by {age} attnsearch \(schema {version}, this one reads 2\)"
+    with pytest.raises(StoreError, match=other) as caught:
         read(store)
     assert_one_line(caught)
-    with pytest.raises(StoreError, match=newer):
+    with pytest.raises(StoreError, match=other):
         scan.open(store)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attnsearch.axes import SAMPLE, SKETCH_AXES
 from attnsearch.errors import ConfigError, StoreError
-from attnsearch.store import COORDINATES, ScanLayout
+from attnsearch.store import COORDINATES, ScanLayout, open_scan
 
 sizes = st.fixed_dictionaries(
     {
@@ -20,7 +20,7 @@ sizes = st.fixed_dictionaries(
         "heads": st.integers(1, 5),
         "order": st.integers(1, 5),
         "block": st.integers(1, 50),
-        "canvas": st.integers(1, 9),
+        "canvas": st.tuples(st.integers(1, 9), st.integers(1, 9)),
     }
 )
 
@@ -90,24 +90,48 @@ def test_a_layout_with_other_fields_is_not_ours(make):
 
 
 @pytest.mark.parametrize("spec", COORDINATES, ids=lambda spec: spec.name)
-def test_every_coordinate_is_required_with_its_length(scan, spec):
+def test_only_what_every_prompt_has_is_required(scan, spec):
     without = {name: v for name, v in scan.coordinates.items() if name != spec.name}
-    with pytest.raises(ValueError, match=f"lack {spec.name}"):
-        scan.layout.coordinates(without)
+    if spec.optional:
+        assert spec.name not in scan.layout.coordinates(without)
+    else:
+        with pytest.raises(ValueError, match=f"lack {spec.name}"):
+            scan.layout.coordinates(without)
     short = scan.coordinates | {spec.name: scan.coordinates[spec.name][:-1]}
     with pytest.raises(ValueError, match=f"{spec.name} has shape"):
         scan.layout.coordinates(short)
 
 
-def test_coordinates_of_another_kind_or_name_are_refused(scan):
+def test_coordinates_of_another_kind_are_refused(scan):
     numbers = np.arange(scan.layout.samples)
     with pytest.raises(ValueError, match="prompt is int64"):
         scan.layout.coordinates(scan.coordinates | {"prompt": numbers})
-    with pytest.raises(ValueError, match="called weather"):
-        scan.layout.coordinates(scan.coordinates | {"weather": numbers})
     with pytest.raises(ValueError, match="sample contradicts"):
         scan.layout.coordinates(scan.coordinates | {"sample": numbers + 1})
     assert "sample" in scan.layout.coordinates(scan.coordinates | {"sample": numbers})
+
+
+def test_prompts_may_bring_text_under_a_free_name(scan):
+    numbers = np.arange(scan.layout.samples)
+    weather = np.array(["rain"] * scan.layout.samples, dtype=object)
+    dimension, values = scan.layout.coordinates(scan.coordinates | {"weather": weather})["weather"]
+    assert dimension == SAMPLE
+    assert values.tolist() == weather.tolist()
+    with pytest.raises(ValueError, match="weather is int64"):
+        scan.layout.coordinates(scan.coordinates | {"weather": numbers})
+    for name in ("entropy", "thumbnail", "x", "Weather", "a b", ""):
+        with pytest.raises(ValueError, match="can be called"):
+            scan.layout.coordinates(scan.coordinates | {name: weather})
+
+
+def test_images_that_nothing_looks_at_have_neither_regions_nor_scores(make, tmp_path):
+    scan = make(regions=(), scores=())
+    scan.write(tmp_path / "bare.zarr")
+    stored = open_scan(tmp_path / "bare.zarr")
+    assert {"sketch", "thumbnail"} <= set(stored.data_vars)
+    assert not [name for name in stored.variables if name.startswith(("score", "region"))]
+    with pytest.raises(ConfigError, match="beauty"):
+        make(scores=("beauty",))
 
 
 @given(st.floats(-64, 64, width=32))

@@ -61,13 +61,16 @@ def relational(scan: xr.Dataset, seed: int = 0) -> HeadScores:
     relations = dipole["relation"].to_numpy()
     score_by_step = _covariance(values, target)
     mean_dipole = values.mean(axis=1)
+    phrases = [str(phrase).split() for phrase in dipole["relation_words"].to_numpy()]
+    words = sorted({word for phrase in phrases for word in phrase})
+    presence = np.array([[float(word in phrase) for word in words] for phrase in phrases])
     generator = np.random.default_rng(seed)
     low, high = _bootstrap(mean_dipole, target, relations, generator)
     return HeadScores(
         score=score_by_step.mean(axis=0),
         ci_low=low,
         ci_high=high,
-        p_value=_null_p(mean_dipole, target, dipole["relation_words"].to_numpy(), generator),
+        p_value=random_meaning_p(mean_dipole, target, presence, generator),
         peak_step=np.abs(score_by_step).argmax(axis=0),
     )
 
@@ -91,6 +94,34 @@ def token_positions(grid: tuple[int, int]) -> Floats:
         indexing="ij",
     )
     return np.stack([x.ravel(), y.ravel()], axis=-1)
+
+
+def random_meaning_p(
+    values: Floats, target: Floats, words: Floats, generator: np.random.Generator
+) -> Floats:
+    """Two-sided p-value [layer, head] against direction words of random meaning.
+
+    `values` [prompt, layer, head, xy] are dipoles, `target` [prompt, xy] where they should point,
+    `words` [prompt, word] how much of each word is in the prompt.
+    """
+    design = words - words.mean(axis=0)
+    flat = (values - values.mean(axis=0)).reshape(len(values), -1)
+    inverse = np.linalg.pinv(design)
+    coefficient = (inverse @ flat).reshape(design.shape[1], -1, 2)
+    pull = design.T @ target / len(values)
+    # Turning a coefficient by an angle mixes its dot and cross product with the pull.
+    dot = np.einsum("whc,wc->wh", coefficient, pull)
+    cross = coefficient[:, :, 0] * pull[:, None, 1] - coefficient[:, :, 1] * pull[:, None, 0]
+    angle = generator.uniform(0, 2 * np.pi, (DRAWS, design.shape[1]))
+    # Words that always come one or the other are known only up to a constant, which makes their
+    # coefficients too short; without this the null would be too narrow.
+    leverage = np.diag(inverse @ design)
+    length = np.where(leverage > 1e-9, leverage, 1) ** -0.5
+    null = np.abs(
+        np.cos(angle) @ (dot * length[:, None]) + np.sin(angle) @ (cross * length[:, None])
+    )
+    exceeded = (null >= np.abs(dot.sum(axis=0))).sum(axis=0)
+    return ((exceeded + 1) / (DRAWS + 1)).reshape(values.shape[1:-1])
 
 
 def _dipoles(scan: xr.Dataset) -> tuple[xr.DataArray, Floats, Floats]:
@@ -160,32 +191,3 @@ def _bootstrap(
     scores = joint - np.einsum("bhc,bc->bh", means, weights @ target)
     low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     return low.reshape(values.shape[1:-1]), high.reshape(values.shape[1:-1])
-
-
-def _null_p(
-    values: Floats,
-    target: Floats,
-    phrases: npt.NDArray[np.object_],
-    generator: np.random.Generator,
-) -> Floats:
-    """Two-sided p-value [layer, head] against direction words of random meaning."""
-    words = sorted({word for phrase in phrases for word in str(phrase).split()})
-    presence = np.array([[word in str(phrase).split() for word in words] for phrase in phrases])
-    design = presence - presence.mean(axis=0)
-    flat = (values - values.mean(axis=0)).reshape(len(values), -1)
-    inverse = np.linalg.pinv(design)
-    coefficient = (inverse @ flat).reshape(len(words), -1, 2)
-    pull = design.T @ target / len(values)
-    # Turning a coefficient by an angle mixes its dot and cross product with the pull.
-    dot = np.einsum("whc,wc->wh", coefficient, pull)
-    cross = coefficient[:, :, 0] * pull[:, None, 1] - coefficient[:, :, 1] * pull[:, None, 0]
-    angle = generator.uniform(0, 2 * np.pi, (DRAWS, len(words)))
-    # Words that always come one or the other are known only up to a constant, which makes their
-    # coefficients too short; without this the null would be too narrow.
-    leverage = np.diag(inverse @ design)
-    length = np.where(leverage > 1e-9, leverage, 1) ** -0.5
-    null = np.abs(
-        np.cos(angle) @ (dot * length[:, None]) + np.sin(angle) @ (cross * length[:, None])
-    )
-    exceeded = (null >= np.abs(dot.sum(axis=0))).sum(axis=0)
-    return ((exceeded + 1) / (DRAWS + 1)).reshape(values.shape[1:-1])

@@ -1,0 +1,45 @@
+"""What a model must offer so that its QK maps can be read from its weights.
+
+The maps rest on one property: cross-attention reads the raw residual stream, to which a fixed
+position code was added, so that `W_Q pos(p)` is an additive part of every logit. A family of
+models joins by one file that puts it behind `QueryKeyModel`; a model whose queries are normalised
+or modulated first does not have the property and has no place here.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+
+class QueryKeyLayer(Protocol):
+    """The query and key side of one cross-attention layer, biases included."""
+
+    @property
+    def scale(self) -> float:
+        """Factor on the logits, 1 / sqrt(channels per head)."""
+
+    def queries(self, stream: Tensor) -> Tensor:
+        """Queries [head, token, channel] of a residual stream [token, width]."""
+
+    def keys(self, source: Tensor) -> Tensor:
+        """Keys [head, word, channel] of projected words [word, width]."""
+
+
+class QueryKeyModel(Protocol):
+    """A model whose cross-attention can be screened without sampling."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Image tokens, height and width."""
+
+    @property
+    def position(self) -> Tensor:
+        """The code pos(p) that is added to the residual stream, [token, width], row-major."""
+
+    @property
+    def layers(self) -> Sequence[QueryKeyLayer]:
+        """Cross-attention layers by depth."""
+
+    def project_caption(self, embedding: Tensor) -> Tensor:
+        """What keys are made of, [..., width], from token embeddings [..., channel]."""

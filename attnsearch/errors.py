@@ -21,8 +21,12 @@ class CaptionError(AttnsearchError):
     """A caption has a word outside the vocabulary or does not follow the grammar."""
 
 
+class PromptError(AttnsearchError):
+    """A prompt, or a file of prompts, does not follow its format."""
+
+
 class StoreError(AttnsearchError):
-    """A store is missing, damaged, of a newer schema, or belongs to a different scan."""
+    """A store is missing, damaged, of another schema, or belongs to a different scan."""
 
 
 class MetricError(AttnsearchError):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +17,8 @@ from attnsearch.axes import ROLES
 from attnsearch.encoders.cache import EmbeddingCache, default_folder
 from attnsearch.encoders.contract import EncodedText, EncoderKind, EncoderSpec
 from attnsearch.encoders.source import find_source
-from attnsearch.encoders.subwords import token_roles
 from attnsearch.errors import ConfigError
+from attnsearch.prompts import prompt_of_caption, role_matrix
 from attnsearch.task.captions import Caption, check_fits
 
 
@@ -79,17 +80,22 @@ class PretrainedTextEncoder:
         """
         tokens = [self._tokenise(caption) for caption in captions]
         mask = torch.tensor([row["attention_mask"] for row in tokens])
-        roles = torch.tensor(
-            [
-                token_roles(caption, row["offset_mapping"], row["special_tokens_mask"], seen)
-                for caption, row, seen in zip(captions, tokens, mask.tolist(), strict=True)
-            ]
-        )
+        roles = [
+            role_matrix(
+                prompt_of_caption(caption),
+                ROLES,
+                row["offset_mapping"],
+                row["special_tokens_mask"],
+                row["attention_mask"],
+            )
+            for caption, row in zip(captions, tokens, strict=True)
+        ]
         embedding = [
             self._embedding(caption.text, row)
             for caption, row in zip(captions, tokens, strict=True)
         ]
-        return EncodedText(torch.stack(embedding), mask.bool(), torch.eye(len(ROLES))[roles])
+        gamma = torch.from_numpy(np.stack(roles))
+        return EncodedText(torch.stack(embedding), mask.bool(), gamma)
 
     def _tokenise(self, caption: Caption) -> dict[str, Any]:
         length = self.spec.text_length

@@ -15,7 +15,6 @@ from attnsearch.axes import ROLES
 from attnsearch.encoders import EncoderKind, EncoderSpec, fit_pretrained, source
 from attnsearch.encoders.cache import EmbeddingCache, default_folder
 from attnsearch.encoders.source import Source
-from attnsearch.encoders.subwords import token_roles
 from attnsearch.errors import AttnsearchError, CaptionError, ConfigError
 from attnsearch.task.captions import grid_captions, parse
 from attnsearch.task.spec import PRESETS
@@ -122,15 +121,6 @@ def test_all_pieces_of_a_word_have_its_role(kind, folders):
             assert "".join(found) == "".join(words)
     if kind != "minilm":  # which knows every word but one
         assert most > 5
-
-
-def test_a_token_that_begins_with_a_blank_belongs_to_the_word_after_it():
-    caption = parse("square is above red circle")
-    spans = [(0, 6), (6, 9), (9, 10), (10, 15), (15, 17), (17, 19), (19, 26), (0, 0), (0, 0)]
-    roles = token_roles(caption, spans, [0] * 7 + [1, 1], [1] * 8 + [0])
-    assert [ROLES[role] for role in roles] == [
-        "shape1", "filler", "relation", "relation", "colour2", "colour2", "shape2", "end", "pad",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "ends"), [("t5", 1), ("clip", 2), ("minilm", 2)])

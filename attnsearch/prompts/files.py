@@ -1,0 +1,67 @@
+"""Files of prompts, one a line: `.jsonl` as `jsonl` describes, any other as `template` does.
+
+Such files come from anywhere, so their size is bounded before they are understood.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from attnsearch.errors import PromptError
+from attnsearch.prompts.jsonl import parse_json
+from attnsearch.prompts.prompt import Prompt
+from attnsearch.prompts.template import parse_template
+
+MAX_BYTES: Final = 64 * 2**20
+MAX_LINE: Final = 100_000
+"""Characters."""
+MAX_PROMPTS: Final = 1_000_000
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a file in UTF-8, in order; one may come more than once.
+
+    Blank lines are skipped, and in plain text those that begin with `#`. Blanks around a line are
+    no part of it.
+
+    Raises:
+        PromptError: the file cannot be read, is larger than the limits, holds no prompt, or a
+            line is none; the message names file and line.
+    """
+    is_json = path.suffix.lower() == ".jsonl"
+    parse = parse_json if is_json else parse_template
+    prompts: list[Prompt] = []
+    for number, raw in enumerate(_read(path).split(b"\n"), start=1):
+        try:
+            line = _decode(raw)
+            if not line or (line.startswith("#") and not is_json):
+                continue
+            if len(prompts) == MAX_PROMPTS:
+                raise PromptError(f"more than {MAX_PROMPTS:,} prompts; split the file")
+            prompts.append(parse(line))
+        except PromptError as error:
+            raise PromptError(f"{path}, line {number}: {error}") from error
+    if not prompts:
+        raise PromptError(f"{path} holds no prompt")
+    return prompts
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = error.strerror or error
+        raise PromptError(f"cannot read prompts from {path}: {reason}") from error
+    if len(data) > MAX_BYTES:
+        raise PromptError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; split the file")
+    return data.removeprefix(b"\xef\xbb\xbf")  # the mark Windows puts before UTF-8
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"byte {error.start + 1} is not UTF-8") from error
+    if len(line) > MAX_LINE:
+        raise PromptError(f"{len(line):,} characters, more than the {MAX_LINE:,} a prompt may have")
+    return line.strip()

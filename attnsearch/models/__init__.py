@@ -1,7 +1,13 @@
 """Diffusion transformers and their checkpoints; knows nothing of scans or stores."""
 
 from attnsearch.models.attention import Attention, AttentionCall, BranchRows, plain_attention
-from attnsearch.models.checkpoint import Checkpoint, Objective, load_checkpoint, save_checkpoint
+from attnsearch.models.checkpoint import (
+    Checkpoint,
+    Objective,
+    load_checkpoint,
+    load_pixart,
+    save_checkpoint,
+)
 from attnsearch.models.dit import SIZES, DiT, DiTConfig, DiTSize
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "DiTSize",
     "Objective",
     "load_checkpoint",
+    "load_pixart",
     "plain_attention",
     "save_checkpoint",
 ]

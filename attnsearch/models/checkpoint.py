@@ -1,5 +1,6 @@
 """One file per model: weights, what they were trained on, and how far.
 
+Our own format is read and written, the original one of PixArt-alpha is read.
 Files are read with `weights_only=True`, so a checkpoint can hold data but never run code, and
 every part is validated before it is used.
 """
@@ -7,26 +8,30 @@ every part is validated before it is used.
 import hashlib
 import os
 import pickle
+import re
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import torch
+from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.models.dit import DiT, DiTConfig
-from attnsearch.task.spec import Layout, PhraseSet, TaskSpec
+from attnsearch.models.pixart import convert_pixart, find_pixart
+from attnsearch.task.spec import PRESETS, Layout, PhraseSet, TaskSpec
 
 FORMAT: Final = "attnsearch-dit"
 VERSION: Final = 1
+LATENT_SCALE: Final = 8
+"""Pixels of an image along one side of a latent cell, in the VAE of every PixArt-alpha model."""
 
 
 class Objective(StrEnum):
@@ -121,22 +126,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or not one of ours.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no such file: {path}") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused a moment later
-            content = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    content, digest = _read(path)
+    if find_pixart(content) is not None:
         raise CheckpointError(
-            f"{path} is not a checkpoint, or would run code when loaded; refused"
-        ) from error
-    except Exception as error:  # damaged bytes make the unpickler raise almost anything
-        raise CheckpointError(f"{path} is not a checkpoint, or it is truncated") from error
+            f"{path} is a PixArt checkpoint and does not tell which text encoder it reads; "
+            f"name it: attnsearch scan {path} --encoder t5 --encoder-source FOLDER"
+        )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a checkpoint of another architecture; attnsearch reads its own DiT format"
@@ -146,7 +141,96 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} has checkpoint version {content.get('version')}, this attnsearch reads "
             f"{VERSION}; update attnsearch"
         )
-    return _parse(content, path, hashlib.sha256(data).hexdigest())
+    return _parse(content, path, digest)
+
+
+def load_pixart(
+    path: Path,
+    *,
+    encoder: EncoderKind,
+    source: str = "",
+    dtype: str = "float32",
+    heads: int | None = None,
+) -> Checkpoint:
+    """Read a checkpoint in the original PixArt-alpha format, the averaged weights if it has them.
+
+    The file tells all sizes but the number of heads (see `infer_config`), and not the text
+    encoder: `encoder`, `source` and `dtype` are those of `EncoderSpec`. The task is the one of
+    arXiv 2601.06338, at the size of the image that a VAE makes of the latents; the step is the
+    one in the file's name, as in `epoch_4000_step_160000.pth`, or 0.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or no PixArt model that we read.
+        ConfigError: `heads` or the encoder contradicts the file, or is needed and not given.
+    """
+    content, digest = _read(path)
+    weights = find_pixart(content)
+    if weights is None:
+        raise CheckpointError(f"{path} is not a PixArt checkpoint")
+    try:
+        model, average = convert_pixart(weights, heads)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{path} is a PixArt checkpoint that cannot be used: {error}"
+        ) from error
+    step = re.search(r"step_(\d+)", path.stem)
+    return Checkpoint(
+        model=model,
+        encoder=EncoderSpec(
+            kind=encoder,
+            channels=model.text_channels,
+            text_length=model.text_length,
+            source=source,
+            dtype=dtype,
+        ),
+        task=_latent_task(model),
+        objective=Objective.EPSILON,
+        step=int(step[1]) if step else 0,
+        weights={},
+        average=average,
+        digest=digest,
+    )
+
+
+def _latent_task(model: DiTConfig) -> TaskSpec:
+    """The paper's task, drawn at the size of the decoded image."""
+    paper = PRESETS["paper"]
+    canvas = LATENT_SCALE * model.image_side
+    return replace(
+        paper,
+        canvas=canvas,
+        radius=round(paper.radius * canvas / paper.canvas),
+        axis_tolerance=round(paper.axis_tolerance * canvas / paper.canvas),
+        text_length=model.text_length,
+    )
+
+
+def _read(path: Path) -> tuple[Any, str]:
+    """What a file of tensors holds, and its SHA-256. Nothing in it is run."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            return _unpack(file, path), digest
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no such file: {path}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _unpack(file: BinaryIO, path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_safetensors(file.read())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused a moment later
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint, or would run code when loaded; refused"
+        ) from error
+    except Exception as error:  # damaged bytes make the readers raise almost anything
+        raise CheckpointError(f"{path} is not a checkpoint, or it is truncated") from error
 
 
 def _parse(content: Mapping[str, Any], path: Path, digest: str) -> Checkpoint:

@@ -7,7 +7,7 @@ every cross-attention logit.
 """
 
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Final
 
 import torch
@@ -45,8 +45,12 @@ class DiTConfig:
     """Channels of the token embeddings it reads."""
     text_length: int
     """Tokens per caption, padding included."""
+    position_scale: float = 1.0
+    """Image tokens per unit of the position embedding's coordinate."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.position_scale < inf:
+            raise ConfigError(f"position_scale must be positive, not {self.position_scale}")
         if min(self.depth, self.width, self.heads, self.patch, self.image_side) < 1:
             raise ConfigError("depth, width, heads, patch and image_side must be at least 1")
         if self.image_side % self.patch:
@@ -107,7 +111,8 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.final_table = nn.Parameter(torch.randn(2, width) / width**0.5)
         self.final = nn.Linear(width, patch_size)
-        self.register_buffer("position", position_embedding(config.grid, width), persistent=False)
+        position = position_embedding(config.grid, width, config.position_scale)
+        self.register_buffer("position", position, persistent=False)
         self.register_buffer(
             "null_embedding",
             torch.randn(config.text_length, config.text_channels) / config.text_channels**0.5,
@@ -212,15 +217,16 @@ def timestep_embedding(timestep: Tensor) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def position_embedding(grid: int, width: int) -> Tensor:
+def position_embedding(grid: int, width: int, scale: float = 1.0) -> Tensor:
     """Fixed 2-D positions [token, width] of a grid x grid image, row-major.
 
     The first half of the width encodes the column, the second the row; each half is a block of
-    sines, then one of cosines, at 10000^(-k / (width / 4)) for whole-number coordinates.
+    sines, then one of cosines, at 10000^(-k / (width / 4)) for the coordinates 0, 1, 2, ...
+    divided by `scale`.
     """
     quarter = width // 4
     frequency = 10000 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    angle = torch.arange(grid, dtype=torch.float64)[:, None] * frequency
+    angle = torch.arange(grid, dtype=torch.float64)[:, None] / scale * frequency
     axis = torch.cat([angle.sin(), angle.cos()], dim=-1)
     column = axis[None, :, :].expand(grid, grid, -1)
     row = axis[:, None, :].expand(grid, grid, -1)

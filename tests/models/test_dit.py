@@ -102,6 +102,26 @@ def test_a_position_is_a_block_of_sines_and_one_of_cosines():
     torch.testing.assert_close(half[:, 8:], angle.cos().double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_scale_divides_the_coordinates(scale):
+    fine = position_embedding(4 * scale, 32, scale).unflatten(0, (4 * scale, 4 * scale))
+    coarse = position_embedding(4, 32).unflatten(0, (4, 4))
+    assert torch.equal(fine[::scale, ::scale], coarse)
+    assert not torch.equal(fine[:4, :4], coarse)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_position_scale_that_is_not_positive_is_refused(scale):
+    with pytest.raises(ConfigError, match="position_scale"):
+        config(position_scale=scale)
+
+
+def test_the_models_positions_have_the_scale_of_its_sizes():
+    model = DiT(config(position_scale=2.0))
+    assert torch.equal(model.position, position_embedding(4, 16, 2.0))
+    assert torch.equal(DiT(config()).position, position_embedding(4, 16))
+
+
 def test_timesteps_are_told_apart_over_the_whole_range():
     embedding = timestep_embedding(torch.arange(0, 1001, dtype=torch.float32))
     torch.testing.assert_close(embedding.square().sum(1), torch.full((1001,), 128.0))

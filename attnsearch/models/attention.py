@@ -31,6 +31,8 @@ class AttentionCall(NamedTuple):
     scale: float
     key_mask: Tensor | None
     """[row, key] bool, True where a key may be attended; None for all."""
+    text_keys: slice | None = None
+    """Which keys are text tokens, the others being image tokens; None where all are text."""
 
 
 AttendFunction = Callable[[AttentionCall], Tensor]

@@ -85,7 +85,7 @@ def sample(
     noise: Tensor,
     config: SamplerConfig,
 ) -> Tensor:
-    """Images [sample, channel, y, x] in [-1, 1] from noise of the same shape.
+    """Images or latents [sample, channel, y, x] from noise of the same shape.
 
     Flow models take Euler steps, epsilon models DPM-Solver++ of order 2 (the paper's). The
     network is called once a step, for both branches together.
@@ -95,12 +95,12 @@ def sample(
     for timestep in scheduler.timesteps:
         prediction = guided_prediction(model, image, float(timestep), conditioning, config.guidance)
         image = scheduler.step(prediction, timestep, image, return_dict=False)[0]
-    return image.clamp(-1, 1)
+    return image
 
 
 def to_pixels(images: Tensor) -> npt.NDArray[np.float32]:
-    """Images [sample, rgb, y, x] in [-1, 1] as [sample, y, x, rgb] in [0, 1]."""
-    return ((images + 1) / 2).permute(0, 2, 3, 1).float().cpu().numpy()
+    """Images [sample, rgb, y, x], cut to [-1, 1], as [sample, y, x, rgb] in [0, 1]."""
+    return ((images.clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).float().cpu().numpy()
 
 
 def _scheduler(objective: Objective, config: SamplerConfig, device: torch.device) -> _Scheduler:

@@ -10,7 +10,8 @@ import torch
 
 from attnsearch.models import Checkpoint, load_checkpoint
 from attnsearch.sampling import SamplerConfig
-from attnsearch.scanning import ScanPlan, execute_plan, plan_scan, read_prompts
+from attnsearch.scanning import DiTSubject, ScanPlan, execute_plan, plan_scan, read_captions
+from attnsearch.task.captions import Caption, parse
 
 ZOO_CHECKPOINT = Path(__file__).parents[1] / "attnsearch" / "zoo" / "rtep-femto-seed0.pt"
 CPU = torch.device("cpu")
@@ -30,18 +31,22 @@ class Workload:
         return cls(
             checkpoint=checkpoint,
             plan=plan_scan(
-                checkpoint,
+                DiTSubject(checkpoint, CPU),
                 name="benchmark",
-                captions=read_prompts("grid", checkpoint.task),
+                prompts=read_captions("grid", checkpoint.task),
                 seeds=seeds,
                 sampler=SamplerConfig(steps=steps),
-                device="cpu",
             ),
         )
 
+    @property
+    def captions(self) -> list[Caption]:
+        """[sample]."""
+        return [parse(prompt.text) for prompt in self.plan.prompts]
+
     def scan(self, folder: Path) -> None:
         """Scan it into a new store in a folder."""
-        execute_plan(self.plan, self.checkpoint, folder / "benchmark.zarr", CPU)
+        execute_plan(self.plan, DiTSubject(self.checkpoint, CPU), folder / "benchmark.zarr")
 
     def warm_up(self) -> "Workload":
         """A small part of it, of one block: what is imported or set up on first use."""
@@ -49,12 +54,11 @@ class Workload:
         return Workload(
             checkpoint=self.checkpoint,
             plan=plan_scan(
-                self.checkpoint,
+                DiTSubject(self.checkpoint, CPU),
                 name=plan.name,
-                captions=plan.captions[:2],
+                prompts=plan.prompts[:2],
                 seeds=1,
                 sampler=SamplerConfig(steps=2, guidance=plan.sampler.guidance),
-                device="cpu",
             ),
         )
 

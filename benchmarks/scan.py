@@ -66,7 +66,7 @@ def blocks(work: Workload, model: DiT) -> Iterator[Block]:
     layout = work.plan.layout
     encoder = encoders.build(work.checkpoint.encoder)
     for rows in map(layout.block_slice, range(layout.blocks)):
-        text = encoder.encode(work.plan.captions[rows])
+        text = encoder.encode(work.captions[rows])
         noise = noise_of_seeds(work.plan.seeds[rows], model)
         yield Block(Conditioning.from_text(text, CPU), noise, text.roles)
 
@@ -184,7 +184,7 @@ def time_interleaved(work: Workload, rounds: int) -> dict[str, tuple[Seconds, Se
 
     def scoring(work: Workload, folder: Path) -> None:
         del folder
-        for image, caption in zip(pixels, work.plan.captions, strict=True):
+        for image, caption in zip(pixels, work.captions, strict=True):
             score_caption(image, caption, work.checkpoint.task)
 
     timed = VARIANTS | {SCORING: scoring}

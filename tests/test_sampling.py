@@ -96,11 +96,13 @@ def test_with_perfect_predictions_the_image_comes_out(objective, guidance, steps
     assert oracle.calls == pytest.approx(schedule(objective, config).timestep.tolist())
 
 
-def test_images_never_leave_their_range():
+def test_latents_may_have_any_range_and_pixels_never_leave_theirs():
     oracle = Oracle(torch.full((1, 3, 4, 4), 7.0), Objective.FLOW)
     noise = torch.randn(1, 3, 4, 4)
     painted = sample(oracle, Objective.FLOW, blank_conditioning(1), noise, SamplerConfig(steps=3))
-    assert torch.equal(painted, torch.ones(1, 3, 4, 4))
+    torch.testing.assert_close(painted, torch.full((1, 3, 4, 4), 7.0))
+    assert np.array_equal(to_pixels(painted), np.ones((1, 4, 4, 3), dtype=np.float32))
+    assert np.array_equal(to_pixels(-painted), np.zeros((1, 4, 4, 3), dtype=np.float32))
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=5))

@@ -4,16 +4,19 @@ The model's output is what it would have been, up to rounding, and no map outliv
 a sink does with a record is its own business; nothing here knows of stores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from math import prod
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from attnsearch.axes import Branch, Site
 from attnsearch.errors import ConfigError
 from attnsearch.models import Attention, AttentionCall, plain_attention
+from attnsearch.models.families import ForwardPass, find_family, guidance_layout, route
 from attnsearch_kernels import Backend, SketchedAttention, sketch_attention
 
 
@@ -46,6 +49,7 @@ class Selection:
     branches: Sequence[Branch] | None = None
 
 
+@runtime_checkable
 class Capturable(Protocol):
     """A model whose attention can be watched; it is an `nn.Module` too."""
 
@@ -56,30 +60,42 @@ class Capturable(Protocol):
 Sink = Callable[[SketchRecord], None]
 
 
+Roles = Tensor | Mapping[Branch, Tensor]
+"""Gamma [sample, text token, role]: of both branches alike, or of each."""
+
+
 @contextmanager
 def capture(
-    model: Capturable,
+    model: Capturable | nn.Module,
     *,
-    roles: Tensor,
+    roles: Roles,
     basis: Tensor,
     sink: Sink,
     selection: Selection | None = None,
     backend: Backend = Backend.AUTO,
 ) -> Iterator[None]:
-    """Sketch every cross-attention call of `model` inside the `with` block.
+    """Sketch the attention of image tokens to text inside the `with` block.
 
-    `roles` is Gamma [sample, token, role] for the samples of a batch, in order; both branches of
-    guidance read the same. `basis` is Phi [image token, basis]. Each forward pass of the model is
-    one step, the first being step 0. The model is restored on leaving, also by an exception.
+    `model` is one of ours, or a transformer of diffusers that `models.families` knows. `roles` are
+    for the samples of a batch, in order. `basis` is Phi [image token, basis]. Each forward pass
+    of the model is one step, the first being step 0. The model is restored on leaving, also by an
+    exception.
 
     Raises:
-        ConfigError: a selected layer or head does not exist, or something else already routes
-            the model's attention.
+        ConfigError: a selected layer or head does not exist, something else already routes the
+            model's attention, or a diffusers transformer is not one that can be watched.
     """
     recorder = _Recorder(roles, basis, sink, selection or Selection(), backend)
-    modules = _selected_modules(model, recorder.selection)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{type(model).__name__} is not a torch module")
+    if not isinstance(model, Capturable):
+        layers = find_family(model).layers(model)
+        _check_selected(recorder.selection, len(layers), min(layer.heads for layer in layers))
+        layout = guidance_layout(recorder.samples)
+        with route(model, recorder.attend, layout=layout, on_pass=recorder.begin_pass):
+            yield
+        return
+    modules = _selected_modules(model, recorder.selection)
     forward_hook = model.register_forward_pre_hook(recorder.begin_step)
     try:
         for module in modules:
@@ -95,23 +111,27 @@ def _selected_modules(model: Capturable, selection: Selection) -> list[Attention
     modules = model.attention_modules(Site.CROSS)
     if any(module.attend is not plain_attention for module in modules):
         raise ConfigError("the model's attention is already routed elsewhere; captures do not nest")
+    _check_selected(selection, len(modules), min(module.heads for module in modules))
+    if selection.layers is None:
+        return modules
+    return [module for module in modules if module.layer in selection.layers]
+
+
+def _check_selected(selection: Selection, layers: int, heads: int) -> None:
     for name, asked, available in (
-        ("layer", selection.layers, len(modules)),
-        ("head", selection.heads, min(module.heads for module in modules)),
+        ("layer", selection.layers, layers),
+        ("head", selection.heads, heads),
     ):
         for index in asked or ():
             if not 0 <= index < available:
                 raise ConfigError(f"{name} {index} does not exist; the model has {available}")
-    if selection.layers is None:
-        return modules
-    return [module for module in modules if module.layer in selection.layers]
 
 
 class _Recorder:
     """The function attention calls go through, and the step they belong to."""
 
     def __init__(
-        self, roles: Tensor, basis: Tensor, sink: Sink, selection: Selection, backend: Backend
+        self, roles: Roles, basis: Tensor, sink: Sink, selection: Selection, backend: Backend
     ) -> None:
         self.selection = selection
         self._roles = roles
@@ -120,14 +140,34 @@ class _Recorder:
         self._backend = backend
         self._step = -1
 
+    @property
+    def samples(self) -> int:
+        """Samples of a batch."""
+        roles = self._roles
+        return len(roles if isinstance(roles, Tensor) else next(iter(roles.values())))
+
     def begin_step(self, module: nn.Module, inputs: object) -> None:
         del module, inputs
         self._step += 1
 
+    def begin_pass(self, running: ForwardPass) -> None:
+        if prod(running.grid) != len(self._basis):
+            raise ConfigError(
+                f"the basis is of {len(self._basis)} image tokens, the image has a grid of "
+                f"{' x '.join(map(str, running.grid))}"
+            )
+        self._step = running.step
+
     def attend(self, call: AttentionCall) -> Tensor:
-        steps, branches = self.selection.steps, self.selection.branches
+        layers, steps, branches = (
+            self.selection.layers, self.selection.steps, self.selection.branches
+        )  # fmt: skip
         wanted = [rows for rows in call.branches if branches is None or rows[0] in branches]
-        if not wanted or (steps is not None and self._step not in steps):
+        if (
+            not wanted
+            or (steps is not None and self._step not in steps)
+            or (layers is not None and call.layer not in layers)
+        ):
             return plain_attention(call)
         sketched = sketch_attention(
             call.query,
@@ -144,13 +184,28 @@ class _Recorder:
         return sketched.output
 
     def _roles_of(self, call: AttentionCall) -> Tensor:
-        rows = len(call.query)
-        if rows != len(self._roles) * len(call.branches):
+        """Gamma [row, key, role]; image tokens among the keys have no role."""
+        rows, keys = len(call.query), call.key.shape[2]
+        if rows != self.samples * len(call.branches):
             raise ConfigError(
-                f"roles are given for {len(self._roles)} samples, the batch has {rows} rows in "
+                f"roles are given for {self.samples} samples, the batch has {rows} rows in "
                 f"{len(call.branches)} branches"
             )
-        return self._roles.repeat(len(call.branches), 1, 1)
+        known = self._roles
+        roles = torch.cat(
+            [known if isinstance(known, Tensor) else known[branch] for branch, _ in call.branches]
+        )
+        if call.text_keys is None:
+            text = roles
+        else:
+            text = roles.new_zeros(rows, keys, roles.shape[2])
+            places = text[:, call.text_keys]
+            if places.shape != roles.shape:
+                raise ConfigError(_other_length(roles.shape[1], places.shape[1]))
+            places.copy_(roles)
+        if text.shape[1] != keys:
+            raise ConfigError(_other_length(text.shape[1], keys))
+        return text
 
     def _record(
         self, call: AttentionCall, sketched: SketchedAttention, branch: Branch, rows: slice
@@ -168,3 +223,7 @@ class _Recorder:
             peak=sketched.peak[rows, pick].mean(-1),
             energy=sketched.energy[rows, pick],
         )
+
+
+def _other_length(given: int, read: int) -> str:
+    return f"roles are given for {given} text tokens, the model reads {read}"

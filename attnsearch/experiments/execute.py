@@ -108,12 +108,12 @@ def _evaluate(experiment: Experiment, folder: Path, device: torch.device, report
 
 
 def _scan(experiment: Experiment, folder: Path, device: torch.device, report: Report) -> None:
-    checkpoint = load_checkpoint(folder / files.MODEL)
+    subject = scanning.DiTSubject(load_checkpoint(folder / files.MODEL), device)
     plan = measure.plan_grid_scan(
-        checkpoint, experiment, device, name=experiment.name, seeds=experiment.scan_seeds
+        subject, experiment, name=experiment.name, seeds=experiment.scan_seeds
     )
     advance = _counter("scan", plan.layout.maps, report)
-    scanning.execute_plan(plan, checkpoint, folder / files.MAPS, device, advance)
+    scanning.execute_plan(plan, subject, folder / files.MAPS, advance)
 
 
 def _follow(experiment: Experiment, folder: Path, device: torch.device, report: Report) -> None:
@@ -139,11 +139,10 @@ def _snapshot_facts(
     if not path.exists():
         raise CheckpointError(f"the snapshot {path} is missing; remove {folder} to train again")
     snapshot = load_checkpoint(path)
-    plan = measure.plan_grid_scan(
-        snapshot, experiment, device, name=path.stem, seeds=_SNAPSHOT_SCAN_SEEDS
-    )
+    subject = scanning.DiTSubject(snapshot, device)
+    plan = measure.plan_grid_scan(subject, experiment, name=path.stem, seeds=_SNAPSHOT_SCAN_SEEDS)
     store = path.with_suffix(".zarr")
-    scanning.execute_plan(plan, snapshot, store, device)
+    scanning.execute_plan(plan, subject, store)
     facts = {
         "step": step,
         "accuracies": measure.quick_accuracies(snapshot, experiment.sampler, device),

@@ -14,7 +14,6 @@ from attnsearch.experiments.spec import Experiment
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.store import open_scan
-from attnsearch.task.captions import grid_captions
 
 METRIC = "relational"
 
@@ -48,21 +47,19 @@ def accuracies(
 
 
 def plan_grid_scan(
-    checkpoint: Checkpoint,
+    subject: scanning.DiTSubject,
     experiment: Experiment,
-    device: torch.device,
     *,
     name: str,
     seeds: int,
 ) -> scanning.ScanPlan:
     """A scan of the task's whole prompt grid, sampled as the experiment says."""
     return scanning.plan_scan(
-        checkpoint,
+        subject,
         name=name,
-        captions=grid_captions(checkpoint.task),
+        prompts=scanning.read_captions("grid", subject.checkpoint.task),
         seeds=seeds,
         sampler=experiment.sampler,
-        device=scanning.device_name(device),
     )
 
 

@@ -9,6 +9,7 @@ from attnsearch.models.checkpoint import (
     save_checkpoint,
 )
 from attnsearch.models.dit import SIZES, DiT, DiTConfig, DiTSize
+from attnsearch.models.vae import Vae
 
 __all__ = [
     "SIZES",
@@ -20,6 +21,7 @@ __all__ = [
     "DiTConfig",
     "DiTSize",
     "Objective",
+    "Vae",
     "load_checkpoint",
     "load_pixart",
     "plain_attention",

@@ -1,16 +1,25 @@
-"""Scanning a checkpoint: plan what will be sampled and stored, then do it block by block."""
+"""Scanning a model: plan what will be sampled and stored, then do it block by block."""
 
 from attnsearch.scanning.cost import sketch_cost
-from attnsearch.scanning.execute import estimate_seconds, execute_plan, scan
-from attnsearch.scanning.plan import ScanPlan, device_name, plan_scan, read_prompts, scan_name
+from attnsearch.scanning.dit import DiTSubject
+from attnsearch.scanning.entry import Reading, open_subject, prompts_of, scan, scan_name
+from attnsearch.scanning.execute import estimate_seconds, execute_plan
+from attnsearch.scanning.pipeline import PipelineSubject
+from attnsearch.scanning.plan import ScanPlan, plan_scan, read_captions
+from attnsearch.scanning.subject import Subject
 
 __all__ = [
+    "DiTSubject",
+    "PipelineSubject",
+    "Reading",
     "ScanPlan",
-    "device_name",
+    "Subject",
     "estimate_seconds",
     "execute_plan",
+    "open_subject",
     "plan_scan",
-    "read_prompts",
+    "prompts_of",
+    "read_captions",
     "scan",
     "scan_name",
     "sketch_cost",

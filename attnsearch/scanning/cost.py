@@ -1,11 +1,10 @@
 """What a scan's sketches must cost at least, from its sizes alone."""
 
 from dataclasses import dataclass, replace
+from math import prod
 
-import torch
-
-from attnsearch.models import Checkpoint
 from attnsearch.scanning.plan import ScanPlan
+from attnsearch.scanning.subject import Subject
 from attnsearch_kernels.cost import (
     CallShape,
     attention_flops,
@@ -32,15 +31,15 @@ class SketchCost:
         return self.sketch_flops / self.attention_flops
 
 
-def sketch_cost(plan: ScanPlan, checkpoint: Checkpoint) -> SketchCost:
+def sketch_cost(plan: ScanPlan, subject: Subject) -> SketchCost:
     """Predict the cost of every sketched attention call of a scan; nothing is run."""
-    layout, model = plan.layout, checkpoint.model
+    layout, anatomy = plan.layout, subject.anatomy
     whole = CallShape(
         batch=layout.samples * len(layout.branches),
         heads=layout.heads,
-        tokens=model.grid**2,
-        keys=model.text_length,
-        channels=model.width // model.heads,
+        tokens=prod(anatomy.grid),
+        keys=anatomy.keys,
+        channels=anatomy.head_channels,
         roles=len(layout.roles),
         basis=layout.order**2,
     )
@@ -50,9 +49,8 @@ def sketch_cost(plan: ScanPlan, checkpoint: Checkpoint) -> SketchCost:
     if device is not None:
         blocks = [layout.block_slice(index) for index in range(layout.blocks)]
         rows = [(block.stop - block.start) * len(layout.branches) for block in blocks]
-        itemsize = torch.float32.itemsize  # a checkpoint's model is built in float32
         floors = [
-            floor_microseconds(replace(whole, batch=batch), device, itemsize=itemsize)
+            floor_microseconds(replace(whole, batch=batch), device, itemsize=anatomy.itemsize)
             for batch in rows
         ]
         floor = calls * sum(block.microseconds for block in floors) / 1e6

@@ -173,7 +173,7 @@ def test_bad_stores_and_metrics_get_one_line_each(store: Path, tmp_path: Path) -
     shutil.copytree(store, newer)
     header = newer / "zarr.json"
     text = header.read_text()
-    header.write_text(text.replace('"attnsearch_schema": 1', '"attnsearch_schema": 2'))
+    header.write_text(text.replace('"attnsearch_schema": 2', '"attnsearch_schema": 3'))
     assert "newer" in refused(run("rank", newer))
 
 

@@ -13,7 +13,7 @@ from attnsearch.metrics import RankedHead, rank
 from attnsearch.metrics.relational import token_positions
 from attnsearch.models import SIZES, Attention, Checkpoint, DiT, DiTConfig, Objective
 from attnsearch.sampling import SamplerConfig
-from attnsearch.scanning import execute_plan, plan_scan
+from attnsearch.scanning import DiTSubject, execute_plan, plan_scan, read_captions
 from attnsearch.store import open_scan
 from attnsearch.task.captions import grid_captions
 from attnsearch.task.spec import PRESETS
@@ -105,15 +105,15 @@ def _ranking(model: DiT, folder: Path) -> dict[HeadAddress, RankedHead]:
         weights={},
         average=model.state_dict(),
     )
+    subject = DiTSubject(checkpoint, torch.device("cpu"))
     plan = plan_scan(
-        checkpoint,
+        subject,
         name="planted",
-        captions=grid_captions(TASK),
+        prompts=read_captions("grid", TASK),
         seeds=1,
         sampler=SamplerConfig(steps=3),
-        device="cpu",
     )
-    execute_plan(plan, checkpoint, folder / "s.zarr", torch.device("cpu"))
+    execute_plan(plan, subject, folder / "s.zarr")
     ranking = rank({"planted": open_scan(folder / "s.zarr")}, "relational")
     return {row.address: row for row in ranking}
 

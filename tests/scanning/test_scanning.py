@@ -12,16 +12,16 @@ from attnsearch.errors import CaptionError, CheckpointError, ConfigError, StoreE
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning import (
+    DiTSubject,
     ScanPlan,
     estimate_seconds,
     execute_plan,
     plan_scan,
-    read_prompts,
+    read_captions,
     scan_name,
 )
 from attnsearch.scanning.cost import sketch_cost
 from attnsearch.store import open_scan
-from attnsearch.task.captions import grid_captions
 from attnsearch_kernels import SketchedAttention, dct2, sketch_attention
 from attnsearch_kernels.cost import (
     DEVICES,
@@ -36,12 +36,11 @@ CPU = torch.device("cpu")
 
 def _plan(checkpoint: Checkpoint, block: int = 5, prompts: int = 12, seeds: int = 1) -> ScanPlan:
     plan = plan_scan(
-        checkpoint,
+        DiTSubject(checkpoint, CPU),
         name="tiny",
-        captions=grid_captions(checkpoint.task)[:prompts],
+        prompts=read_captions("grid", checkpoint.task)[:prompts],
         seeds=seeds,
         sampler=SamplerConfig(steps=2),
-        device="cpu",
     )
     return replace(plan, layout=replace(plan.layout, block=block))
 
@@ -62,7 +61,7 @@ def test_a_scan_resumed_after_a_stop_has_the_bytes_of_an_uninterrupted_one(
     tiny_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     plan = _plan(tiny_checkpoint)
-    execute_plan(plan, tiny_checkpoint, tmp_path / "whole", CPU)
+    execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "whole")
     calls = []
 
     def stop_after_a_block(_: int) -> None:
@@ -71,9 +70,11 @@ def test_a_scan_resumed_after_a_stop_has_the_bytes_of_an_uninterrupted_one(
             raise _StopError
 
     with pytest.raises(_StopError):
-        execute_plan(plan, tiny_checkpoint, tmp_path / "stopped", CPU, stop_after_a_block)
+        execute_plan(
+            plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "stopped", stop_after_a_block
+        )
     assert open_scan(tmp_path / "stopped").sizes["sample"] == 5
-    execute_plan(plan, tiny_checkpoint, tmp_path / "stopped", CPU)
+    execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "stopped")
     assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
 
 
@@ -83,13 +84,13 @@ def test_progress_adds_up_to_every_map_also_when_resumed(
     plan = _plan(tiny_checkpoint)
     for _ in range(2):
         told: list[int] = []
-        execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU, told.append)
+        execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "s", told.append)
         assert sum(told) == plan.layout.maps
 
 
 def test_stored_sketches_conserve_mass(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     plan = _plan(tiny_checkpoint)
-    execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU)
+    execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "s")
     grid = tiny_checkpoint.model.grid
     total = open_scan(tmp_path / "s")["sketch"].astype(np.float32).sum("role")
     ones = dct2(grid, grid, plan.layout.order).sum(0).numpy()
@@ -99,10 +100,10 @@ def test_stored_sketches_conserve_mass(tiny_checkpoint: Checkpoint, tmp_path: Pa
 def test_the_digest_of_the_checkpoint_guards_the_store(
     tiny_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    execute_plan(_plan(tiny_checkpoint), tiny_checkpoint, tmp_path / "s", CPU)
+    execute_plan(_plan(tiny_checkpoint), DiTSubject(tiny_checkpoint, CPU), tmp_path / "s")
     other = replace(tiny_checkpoint, digest="another file")
     with pytest.raises(StoreError, match="checkpoint_sha256"):
-        execute_plan(_plan(other), other, tmp_path / "s", CPU)
+        execute_plan(_plan(other), DiTSubject(other, CPU), tmp_path / "s")
 
 
 def test_weights_that_are_not_finite_are_refused_before_anything_is_written(
@@ -112,28 +113,27 @@ def test_weights_that_are_not_finite_are_refused_before_anything_is_written(
     average["final.bias"][0] = float("nan")
     broken = replace(tiny_checkpoint, average=average)
     with pytest.raises(CheckpointError, match=r"final\.bias holds NaN"):
-        execute_plan(_plan(broken), broken, tmp_path / "s", CPU)
+        execute_plan(_plan(broken), DiTSubject(broken, CPU), tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
 def test_every_seed_sees_every_prompt_before_the_next_begins(tiny_checkpoint: Checkpoint) -> None:
     plan = _plan(tiny_checkpoint, prompts=3, seeds=2)
     assert plan.seeds == [0, 0, 0, 1, 1, 1]
-    assert [c.text for c in plan.captions[:3]] == [c.text for c in plan.captions[3:]]
+    assert [c.text for c in plan.prompts[:3]] == [c.text for c in plan.prompts[3:]]
 
 
 def test_the_plan_counts_maps_and_keeps_blocks_small(tiny_checkpoint: Checkpoint) -> None:
     plan = plan_scan(
-        tiny_checkpoint,
+        DiTSubject(tiny_checkpoint, CPU),
         name="x",
-        captions=grid_captions(tiny_checkpoint.task),
+        prompts=read_captions("grid", tiny_checkpoint.task),
         seeds=3,
         sampler=SamplerConfig(steps=14),
-        device="cpu",
     )
     assert plan.layout.maps == 96 * 3 * 14 * 2 * 2 * 2
     assert plan.layout.bytes / plan.layout.blocks < 32 * 2**20
-    assert estimate_seconds(plan, tiny_checkpoint, CPU) > 0
+    assert estimate_seconds(plan, DiTSubject(tiny_checkpoint, CPU)) > 0
 
 
 def test_the_cost_of_a_plan_is_that_of_the_calls_it_makes(
@@ -164,49 +164,50 @@ def test_the_cost_of_a_plan_is_that_of_the_calls_it_makes(
 
     monkeypatch.setattr(recorder, "sketch_attention", noting)
     plan = _plan(tiny_checkpoint)
-    execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU)
-    cost = sketch_cost(plan, tiny_checkpoint)
+    execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "s")
+    cost = sketch_cost(plan, DiTSubject(tiny_checkpoint, CPU))
     assert cost.attention_flops == sum(attention_flops(shape) for shape, _ in calls)
     assert cost.sketch_flops == sum(sketch_flops(shape) for shape, _ in calls)
     assert cost.floor_seconds is None
     on_gpu = replace(plan, attributes={**plan.attributes, "device": "NVIDIA H100 80GB HBM3"})
     floors = [floor_microseconds(s, DEVICES["H100"], itemsize=size) for s, size in calls]
     expected = sum(floor.microseconds for floor in floors) / 1e6
-    assert sketch_cost(on_gpu, tiny_checkpoint).floor_seconds == pytest.approx(expected)
+    assert sketch_cost(on_gpu, DiTSubject(tiny_checkpoint, CPU)).floor_seconds == pytest.approx(
+        expected
+    )
 
 
 def test_without_guidance_there_is_one_branch(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     plan = plan_scan(
-        tiny_checkpoint,
+        DiTSubject(tiny_checkpoint, CPU),
         name="x",
-        captions=grid_captions(tiny_checkpoint.task)[:2],
+        prompts=read_captions("grid", tiny_checkpoint.task)[:2],
         seeds=1,
         sampler=SamplerConfig(steps=2, guidance=1.0),
-        device="cpu",
     )
-    execute_plan(plan, tiny_checkpoint, tmp_path / "s", CPU)
+    execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "s")
     assert open_scan(tmp_path / "s")["branch"].to_numpy().tolist() == ["cond"]
 
 
-@pytest.mark.parametrize("settings", [{"seeds": 0}, {"captions": []}, {"order": 5}, {"order": 0}])
+@pytest.mark.parametrize("settings", [{"seeds": 0}, {"prompts": []}, {"order": 5}, {"order": 0}])
 def test_a_plan_out_of_range_is_refused(
     settings: dict[str, object], tiny_checkpoint: Checkpoint
 ) -> None:
-    given = {"captions": grid_captions(tiny_checkpoint.task), "seeds": 1, **settings}
+    given = {"prompts": read_captions("grid", tiny_checkpoint.task), "seeds": 1, **settings}
     with pytest.raises(ConfigError):
-        plan_scan(tiny_checkpoint, name="x", sampler=SamplerConfig(), device="cpu", **given)
+        plan_scan(DiTSubject(tiny_checkpoint, CPU), name="x", sampler=SamplerConfig(), **given)
 
 
 def test_prompts_come_from_a_file_of_captions(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("red square is left of blue circle\n\nBlue triangle is above red square\n")
-    captions = read_prompts(str(file), tiny_checkpoint.task)
-    assert [caption.relation for caption in captions] == ["left", "above"]
+    captions = read_captions(str(file), tiny_checkpoint.task)
+    assert [prompt.attributes["relation"] for prompt in captions] == ["left", "above"]
     file.write_text("a red square to the left of a green circle\n")
     with pytest.raises(CaptionError, match="unknown word 'a'"):
-        read_prompts(str(file), tiny_checkpoint.task)
+        read_captions(str(file), tiny_checkpoint.task)
     with pytest.raises(CaptionError, match="cannot read prompts"):
-        read_prompts(str(tmp_path / "absent.txt"), tiny_checkpoint.task)
+        read_captions(str(tmp_path / "absent.txt"), tiny_checkpoint.task)
 
 
 def test_a_scan_is_named_after_the_file_or_the_folder_of_a_run() -> None:

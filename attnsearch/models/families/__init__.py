@@ -11,10 +11,11 @@ from attnsearch.models.families.contract import (
     ForwardPass,
     Layer,
     TextPlace,
+    TextRun,
     guidance_layout,
 )
 from attnsearch.models.families.registry import FAMILIES, find_family
-from attnsearch.models.families.routing import route
+from attnsearch.models.families.routing import forward_arguments, route
 
 __all__ = [
     "FAMILIES",
@@ -23,7 +24,9 @@ __all__ = [
     "ForwardPass",
     "Layer",
     "TextPlace",
+    "TextRun",
     "find_family",
+    "forward_arguments",
     "guidance_layout",
     "route",
 ]

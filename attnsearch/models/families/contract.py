@@ -45,6 +45,16 @@ class Layer:
     attention: DiffusersAttention
 
 
+@dataclass(frozen=True, slots=True)
+class TextRun:
+    """A run of text tokens, made by one tokenizer of the pipeline."""
+
+    tokenizer: str
+    """Attribute of the pipeline."""
+    length: int | None = None
+    """Tokens; None for what the other runs leave."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """How the text attention of one diffusers transformer class is found and read."""
@@ -59,6 +69,11 @@ class Family:
     """From the transformer to the attention modules that read text, in the order they run."""
     grid: Callable[[Any, Mapping[str, Any]], tuple[int, ...]]
     """From the transformer and the arguments of its forward pass to the grid of image tokens."""
+
+    texts: tuple[TextRun, ...]
+    """The text tokens in order; empty where pipelines paint no still images."""
+    lower_case: bool = False
+    """Whether the pipeline tokenises prompts in lower case and without outer blanks."""
 
     @property
     def site(self) -> Site:

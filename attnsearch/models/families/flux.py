@@ -7,7 +7,7 @@ sequence; the grid is read from the position ids of the image tokens.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attnsearch.models.families.contract import Family, TextPlace
+from attnsearch.models.families.contract import Family, TextPlace, TextRun
 
 
 def _grid(transformer: Any, arguments: Mapping[str, Any]) -> tuple[int, ...]:
@@ -27,4 +27,5 @@ FLUX: Final = Family(
         for block in blocks
     ],
     grid=_grid,
+    texts=(TextRun("tokenizer_2"),),
 )

@@ -6,7 +6,7 @@ other.
 
 from typing import Final
 
-from attnsearch.models.families.contract import Family, TextPlace, latent_grid
+from attnsearch.models.families.contract import Family, TextPlace, TextRun, latent_grid
 
 HUNYUANDIT: Final = Family(
     name="HunyuanDiT",
@@ -15,4 +15,5 @@ HUNYUANDIT: Final = Family(
     processors=("HunyuanAttnProcessor2_0", "FusedHunyuanAttnProcessor2_0"),
     attention=lambda transformer: [block.attn2 for block in transformer.blocks],
     grid=latent_grid,
+    texts=(TextRun("tokenizer", 77), TextRun("tokenizer_2")),
 )

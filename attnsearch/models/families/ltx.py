@@ -27,4 +27,5 @@ LTX: Final = Family(
     processors=("LTXVideoAttnProcessor",),
     attention=lambda transformer: [block.attn2 for block in transformer.transformer_blocks],
     grid=_grid,
+    texts=(),
 )

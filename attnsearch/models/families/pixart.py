@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from attnsearch.models.families.contract import Family, TextPlace, latent_grid
+from attnsearch.models.families.contract import Family, TextPlace, TextRun, latent_grid
 
 PIXART: Final = Family(
     name="PixArt",
@@ -11,4 +11,6 @@ PIXART: Final = Family(
     processors=("AttnProcessor2_0", "FusedAttnProcessor2_0"),
     attention=lambda transformer: [block.attn2 for block in transformer.transformer_blocks],
     grid=latent_grid,
+    texts=(TextRun("tokenizer"),),
+    lower_case=True,
 )

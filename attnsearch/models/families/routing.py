@@ -5,7 +5,7 @@ is the business of who calls `route`.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod, sqrt
@@ -71,6 +71,15 @@ def route(
             restore.callback(hook.remove)
         restore.enter_context(_branch_names_read(transformer, watch))
         yield
+
+
+def forward_arguments(
+    transformer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The arguments of a forward pass by name, defaults included."""
+    bound = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def _refuse_unwatchable(family: Family, layers: tuple[Layer, ...], transformer: nn.Module) -> None:
@@ -143,9 +152,7 @@ class _Watch:
         self._seen: set[int] = set()
 
     def begin(self, transformer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        bound = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs)
-        bound.apply_defaults()
-        arguments = bound.arguments
+        arguments = forward_arguments(transformer, args, kwargs)
         branches = self._layout(len(arguments["hidden_states"]), self.branch)
         names = {branch for branch, _ in branches}
         if names & self._branches_of_step:

@@ -5,7 +5,7 @@ Its self-attention is linear and has no map. Cross attention has a head count of
 
 from typing import Final
 
-from attnsearch.models.families.contract import Family, TextPlace, latent_grid
+from attnsearch.models.families.contract import Family, TextPlace, TextRun, latent_grid
 
 SANA: Final = Family(
     name="SANA",
@@ -14,4 +14,6 @@ SANA: Final = Family(
     processors=("SanaAttnProcessor2_0",),
     attention=lambda transformer: [block.attn2 for block in transformer.transformer_blocks],
     grid=latent_grid,
+    texts=(TextRun("tokenizer"),),
+    lower_case=True,
 )

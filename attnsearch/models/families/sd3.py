@@ -5,7 +5,7 @@ There is no mask. The `attn2` that some blocks of 3.5 have is image self-attenti
 
 from typing import Final
 
-from attnsearch.models.families.contract import Family, TextPlace, latent_grid
+from attnsearch.models.families.contract import Family, TextPlace, TextRun, latent_grid
 
 SD3: Final = Family(
     name="SD3",
@@ -14,4 +14,5 @@ SD3: Final = Family(
     processors=("JointAttnProcessor2_0",),
     attention=lambda transformer: [block.attn for block in transformer.transformer_blocks],
     grid=latent_grid,
+    texts=(TextRun("tokenizer", 77), TextRun("tokenizer_3")),
 )

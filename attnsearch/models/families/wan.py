@@ -15,4 +15,5 @@ WAN: Final = Family(
     processors=("WanAttnProcessor",),
     attention=lambda transformer: [block.attn2 for block in transformer.blocks],
     grid=latent_grid,
+    texts=(),
 )

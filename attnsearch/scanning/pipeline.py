@@ -1,0 +1,147 @@
+"""A pipeline of diffusers as the subject of a scan."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from attnsearch.axes import Branch
+from attnsearch.capturing import capture
+from attnsearch.errors import ConfigError
+from attnsearch.models.families import find_family
+from attnsearch.models.pipelines import (
+    Forecast,
+    call_settings,
+    forecast,
+    load_pipeline,
+    role_tokens,
+)
+from attnsearch.models.vae import digest_of
+from attnsearch.prompts import Prompt
+from attnsearch.sampling import SamplerConfig, Schedule
+from attnsearch.scanning.subject import Anatomy, Arrays, Pixels, Samples, Watch
+
+_THUMBNAIL: Final = 128
+"""Longer side of a stored image, pixels."""
+
+
+class PipelineSubject:
+    """A pipeline folder on a device. Its prompts are free, and nothing looks for objects."""
+
+    roles = None
+    regions = ()
+    scores = ()
+
+    def __init__(self, folder: Path, device: torch.device, *, size: int | None = None) -> None:
+        """`size` is the side of the square image in pixels; by default the pipeline's own.
+
+        Raises:
+            AttnsearchError: the folder cannot be read, or its transformer cannot be watched.
+        """
+        self.device = device
+        self._folder = folder
+        self._size = size
+        self._pipe = load_pipeline(folder, device)
+        self._forecast = cache(self._run_forecast)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Read off the transformer and off what a sampling would run."""
+        family = find_family(self._pipe.transformer)
+        layers = family.layers(self._pipe.transformer)
+        expected = self._forecast(SamplerConfig())
+        height, width = expected.grid
+        heads = {layer.heads for layer in layers}
+        if len(heads) > 1:
+            raise ConfigError(f"layers of {family.transformer} differ in their heads: {heads}")
+        joint = family.site == "joint"
+        queries: Any = layers[0].attention.to_q  # type: ignore[attr-defined]  # all have one
+        longer = max(height, width)
+        return Anatomy(
+            layers=len(layers),
+            heads=layers[0].heads,
+            head_channels=queries.out_features // layers[0].heads,
+            grid=(height, width),
+            keys=expected.text_tokens + (height * width if joint else 0),
+            canvas=(
+                max(1, _THUMBNAIL * height // longer),
+                max(1, _THUMBNAIL * width // longer),
+            ),
+            itemsize=self._pipe.transformer.dtype.itemsize,
+        )
+
+    def branches(self, guidance: float) -> tuple[Branch, ...]:
+        """Those of the pipeline's forward passes; distilled models have one."""
+        return self._forecast(SamplerConfig(guidance=guidance)).branches
+
+    def schedule(self, sampler: SamplerConfig) -> Schedule:
+        """That of the pipeline's own scheduler.
+
+        Raises:
+            ConfigError: it takes another number of steps.
+        """
+        expected = self._forecast(sampler)
+        if len(expected.timestep) != sampler.steps:
+            raise ConfigError(
+                f"{type(self._pipe.scheduler).__name__} takes {len(expected.timestep)} steps "
+                f"where {sampler.steps} were asked for"
+            )
+        return Schedule(expected.timestep, expected.noise_level)
+
+    def coordinates(self, prompts: Sequence[Prompt]) -> Arrays:
+        """None beside what the prompts say."""
+        return {}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Where the weights come from, and the classes that run them."""
+        return {
+            "checkpoint_sha256": digest_of(self._folder),
+            "pipeline": type(self._pipe).__name__,
+            "transformer": type(self._pipe.transformer).__name__,
+            "scheduler": type(self._pipe.scheduler).__name__,
+            "size": self._size or "default",
+        }
+
+    def prepare(self) -> None:
+        """Nothing is left to build."""
+
+    def paint(self, samples: Samples, sampler: SamplerConfig, watch: Watch | None) -> Pixels:
+        """Images as the pipeline makes them, made small."""
+        settings = self._settings(sampler)
+        arguments = {
+            "prompt": [prompt.text for prompt in samples.prompts],
+            "generator": [torch.Generator().manual_seed(seed) for seed in samples.seeds],
+            "output_type": "pil",
+            **settings,
+        }
+        if watch is None:
+            images = self._pipe(**arguments).images
+        else:
+            tokens = self._forecast(sampler).text_tokens
+            gamma = role_tokens(self._pipe, samples.prompts, watch.roles, tokens)
+            roles = {branch: rows.to(self.device) for branch, rows in gamma.items()}
+            with capture(self._pipe.transformer, roles=roles, basis=watch.basis, sink=watch.sink):
+                images = self._pipe(**arguments).images
+        height, width = self.anatomy.canvas
+        return np.stack([_thumbnail(image, width, height) for image in images])
+
+    def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:
+        """Never called: there are neither regions nor scores."""
+        raise NotImplementedError("nothing looks for objects in the images of a pipeline")
+
+    def _settings(self, sampler: SamplerConfig) -> dict[str, Any]:
+        return call_settings(
+            self._pipe, steps=sampler.steps, guidance=sampler.guidance, size=self._size
+        )
+
+    def _run_forecast(self, sampler: SamplerConfig) -> Forecast:
+        return forecast(self._pipe, self._settings(sampler))
+
+
+def _thumbnail(image: Image.Image, width: int, height: int) -> Pixels:
+    small = image.convert("RGB").resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / np.float32(255)

@@ -34,6 +34,7 @@ def page(results: dict[str, Any]) -> str:
             *_accuracy_section(main),
             *_held_out_section(main),
             *_head_section(main),
+            *_weights_section(main),
             *_emergence_section(main),
             *_overlap_section([model for model in models if _is_overlap(model)]),
             *_claims_section(main),
@@ -193,6 +194,36 @@ def _head_section(models: Sequence[Model]) -> list[str]:
         "Score of the best head by sampling step, 0 the noisiest:",
         "",
         *_table(["model", "head", *(str(step) for step in range(steps))], profile),
+        "",
+    ]
+
+
+def _weights_section(models: Sequence[Model]) -> list[str]:
+    columns = [
+        "model", "head", "cosine", "projection", "q", "next head", "its cosine",
+        "its projection", "its q", "the two best by sampling",
+    ]  # fmt: skip
+    rows = []
+    for model in models:
+        cells = [model["name"]]
+        for head in model["heads_from_weights"][:2]:
+            cells += [
+                _address(head),
+                f"{head['cosine']:+.3f}",
+                f"{head['projection']:+.2f}",
+                f"{head['q_value']:.2g}",
+            ]
+        best, second = (_address(head) for head in model["heads"][:2])
+        rows.append([*cells, f"{best}, {second}"])
+    return [
+        "## The same question put to the weights",
+        "",
+        *_paragraph(
+            "`attnsearch rank CKPT --metric qk-relational` samples nothing: it compares the",
+            "logits of image positions against relation words with a ramp along the relation.",
+            "Cosine is the shape of the map, projection its strength in logits.",
+        ),
+        *_table(columns, rows),
         "",
     ]
 

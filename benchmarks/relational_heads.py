@@ -16,8 +16,10 @@ import torch
 from _results_page import page, write_pictures
 
 from attnsearch import zoo
+from attnsearch.circuits import screen
 from attnsearch.evaluation import accuracy
 from attnsearch.experiments import read_experiment
+from attnsearch.models import load_checkpoint
 from attnsearch.task.scenes import coverage, draw_scenes
 from attnsearch.task.spec import OBJECT_PAIRS, SHAPES, TaskSpec
 from attnsearch.zoo.emergence import read_emergence
@@ -98,6 +100,10 @@ def _model(checkpoint: Path) -> dict[str, Any]:
         "scan_samples": ranking["samples"],
         "heads": ranking["heads"],
         "best_head_by_step": ranking["best_head_by_step"],
+        "heads_from_weights": [
+            {key: _rounded(value) for key, value in asdict(row).items() if key != "model"}
+            for row in screen({checkpoint.stem: load_checkpoint(checkpoint)})
+        ],
         "emergence": (
             [asdict(snapshot) for snapshot in read_emergence(checkpoint)]
             if config["snapshots"]
@@ -113,6 +119,11 @@ def _given_binding(measures: dict[str, dict[str, float]]) -> dict[str, Any] | No
         return None
     outcomes = torch.arange(counts["binding"]) < counts["relation_loose"]
     return asdict(accuracy(outcomes.numpy()))
+
+
+def _rounded(value: float) -> float:
+    # The last bits of a product of matrices are the machine's; the results are to be anyone's.
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _read(checkpoint: Path, part: str) -> Any:

@@ -27,8 +27,14 @@ def results():
 
 
 def test_the_results_are_those_of_the_packaged_models(module, results):
-    gathered = module("relational_heads").gather()
-    assert json.loads(json.dumps(gathered)) == results
+    gathered = json.loads(json.dumps(module("relational_heads").gather()))
+    for ours, stored in zip(gathered["models"], results["models"], strict=True):
+        # Computed from the weights, so to rounding only.
+        now, then = ours.pop("heads_from_weights"), stored.pop("heads_from_weights")
+        assert [head["projection"] for head in now] == pytest.approx(
+            [head["projection"] for head in then], abs=1e-3
+        )
+    assert gathered == results
 
 
 def test_the_page_is_the_one_its_results_make(module, results):

@@ -101,7 +101,14 @@ def _model(checkpoint: Path) -> dict[str, Any]:
         "heads": ranking["heads"],
         "best_head_by_step": ranking["best_head_by_step"],
         "heads_from_weights": [
-            {key: _rounded(value) for key, value in asdict(row).items() if key != "model"}
+            {
+                "layer": row.layer,
+                "head": row.head,
+                # The last bits of a product of matrices are the machine's, not the model's.
+                "cosine": round(row.cosine, 4),
+                "projection": round(row.projection, 3),
+                "q_value": round(row.q_value, 4),
+            }
             for row in screen({checkpoint.stem: load_checkpoint(checkpoint)})
         ],
         "emergence": (
@@ -119,11 +126,6 @@ def _given_binding(measures: dict[str, dict[str, float]]) -> dict[str, Any] | No
         return None
     outcomes = torch.arange(counts["binding"]) < counts["relation_loose"]
     return asdict(accuracy(outcomes.numpy()))
-
-
-def _rounded(value: float) -> float:
-    # The last bits of a product of matrices are the machine's; the results are to be anyone's.
-    return round(value, 4) if isinstance(value, float) else value
 
 
 def _read(checkpoint: Path, part: str) -> Any:

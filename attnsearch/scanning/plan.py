@@ -69,6 +69,7 @@ def plan_scan(
             raise ConfigError(f"{what} must be at least 1, not {value}")
     if not prompts:
         raise ConfigError("there are no prompts to scan")
+    _check_distinct(prompts)
     roles = subject.roles or roles_of(prompts)
     columns = coordinates_of(prompts)
     anatomy = subject.anatomy
@@ -118,6 +119,17 @@ def plan_scan(
             "device": device_name(subject.device),
         },
     )
+
+
+def _check_distinct(prompts: Sequence[Prompt]) -> None:
+    """Refuse a text with two meanings: statistics are by prompt, and a prompt is its text."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if first.setdefault(prompt.text, prompt) != prompt:
+            raise ConfigError(
+                f"the prompt {prompt.text!r} is there twice with other roles or attributes; "
+                "scan them apart, under another --name"
+            )
 
 
 def read_captions(source: str, task: TaskSpec) -> list[Prompt]:

@@ -189,6 +189,16 @@ def test_without_guidance_there_is_one_branch(tiny_checkpoint: Checkpoint, tmp_p
     assert open_scan(tmp_path / "s")["branch"].to_numpy().tolist() == ["cond"]
 
 
+def test_a_text_with_two_meanings_is_refused(tiny_checkpoint: Checkpoint) -> None:
+    subject = DiTSubject(tiny_checkpoint, CPU)
+    prompt, *_ = read_captions("grid", tiny_checkpoint.task)
+    other = replace(prompt, attributes={**prompt.attributes, "relation": "below"})
+    settings = {"name": "x", "seeds": 1, "sampler": SamplerConfig(steps=2)}
+    assert plan_scan(subject, prompts=[prompt, prompt], **settings).layout.samples == 2
+    with pytest.raises(ConfigError, match="twice with other roles"):
+        plan_scan(subject, prompts=[prompt, other], **settings)
+
+
 @pytest.mark.parametrize("settings", [{"seeds": 0}, {"prompts": []}, {"order": 5}, {"order": 0}])
 def test_a_plan_out_of_range_is_refused(
     settings: dict[str, object], tiny_checkpoint: Checkpoint

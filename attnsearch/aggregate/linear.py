@@ -45,6 +45,22 @@ def basis_of(scan: xr.Dataset) -> npt.NDArray[np.float64]:
     return (vertical[:, :, None] * horizontal[:, None, :]).reshape(len(vertical), -1)
 
 
+def kept_energy(scan: xr.Dataset, branch: Branch = Branch.COND) -> xr.DataArray:
+    """Share of the attention to every role that the basis keeps, (role,), in [0, 1].
+
+    |Phi^T a|^2 / |a|^2 with a the attention of all image tokens to the role, both summed over the
+    maps of a branch: 1 minus the squared relative error of reconstructing the maps. With as many
+    frequencies as image tokens it is 1, up to the rounding of what is stored. NaN where a role is
+    never attended.
+    """
+    sketch = scan["sketch"].sel({BRANCH: str(branch)}).astype(np.float32)
+    kept = (sketch**2).sum([name for name in sketch.dims if name != ROLE])
+    energy = scan["energy"].sel({BRANCH: str(branch)}).astype(np.float64)
+    whole = energy.sum([name for name in energy.dims if name != ROLE])
+    share = (kept / whole.where(whole > 0)).compute()
+    return share.drop_vars(BRANCH)
+
+
 def region_scores(
     scan: xr.Dataset, region: str, roles: Sequence[str], branch: Branch = Branch.COND
 ) -> tuple[xr.DataArray, xr.DataArray]:

@@ -2,12 +2,18 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import print_json, print_table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+_MEASURED_SAMPLES: Final = 32
 
 
 def info(
@@ -15,6 +21,9 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Describe a checkpoint or a store.
+
+    Of a store also how much of its maps the basis keeps: the share of the energy of the attention
+    to each role, 1 being all of it.
 
     Example: attnsearch info maps.zarr
     """
@@ -59,4 +68,24 @@ def _store_facts(path: Path) -> dict[str, Any]:
         facts[name] = (
             f"{maps:,} maps of {samples} samples, {sizes['layer']} layers x {sizes['head']} heads"
         )
+        facts |= {f"{name} {what}": value for what, value in _basis_facts(scan).items()}
     return facts
+
+
+def _basis_facts(scan: "xr.Dataset") -> dict[str, Any]:
+    """How much of the maps the basis of a scan keeps, measured on its first samples."""
+    from attnsearch.aggregate import kept_energy
+
+    first = scan.isel(sample=slice(0, _MEASURED_SAMPLES))
+    kept = kept_energy(first)
+    by_role = {
+        str(role): round(float(share), 4)
+        for role, share in zip(kept["role"].to_numpy(), kept.to_numpy(), strict=True)
+        if share == share  # a role that no prompt has is NaN
+    }
+    order = round(scan.sizes["basis"] ** 0.5)
+    height, width = scan.attrs["grid"]
+    return {
+        "basis": f"{order} x {order} frequencies of {height} x {width} image tokens",
+        "energy kept, by role": by_role,
+    }

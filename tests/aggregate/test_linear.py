@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from attnsearch.aggregate import basis_of, by_prompt, project, region_scores
+from attnsearch.aggregate import basis_of, by_prompt, kept_energy, project, region_scores
 from attnsearch.axes import ROLES, SKETCH_AXES, Branch
 from attnsearch_kernels import dct2
 
@@ -83,3 +83,24 @@ def test_projections_do_not_depend_on_the_chunks(scan: xr.Dataset) -> None:
     whole = project(scan.chunk({"sample": -1}), coefficients, ["relation"])
     pieces = project(scan.chunk({"sample": 1}), coefficients, ["relation"])
     xr.testing.assert_allclose(whole, pieces, rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", range(1, GRID + 1))
+def test_the_energy_a_basis_keeps_is_what_its_reconstruction_lacks(
+    scan: xr.Dataset, order: int
+) -> None:
+    maps = scan["maps"].to_numpy().copy()
+    maps[..., ROLES.index("pad"), :] = 0
+    basis = dct2(GRID, GRID, order, dtype=torch.float64).numpy()
+    sketch = maps @ basis
+    lossy = xr.Dataset(
+        {"sketch": (SKETCH_AXES, sketch), "energy": (SKETCH_AXES[:-1], (maps**2).sum(-1))},
+        coords={"branch": ["uncond", "cond"], "role": list(ROLES)},
+    ).chunk({"sample": 4})
+    kept = kept_energy(lossy)
+    attended = maps[:, :, 1, :, :, :-1]
+    error = attended - (sketch @ basis.T)[:, :, 1, :, :, :-1]
+    missed = (error**2).sum((0, 1, 2, 3, 5)) / (attended**2).sum((0, 1, 2, 3, 5))
+    np.testing.assert_allclose(kept[:-1], 1 - missed, rtol=1e-5)
+    assert np.isnan(kept.sel(role="pad"))
+    assert (order == GRID) == bool(np.allclose(kept[:-1], 1))

@@ -127,7 +127,11 @@ def test_train_resumes_and_publishes(tmp_path: Path) -> None:
 
 
 def test_info_describes_a_store(store: Path) -> None:
-    assert "1,536 maps of 96 samples" in json.loads(run("info", store, "--json").stdout)["tiny"]
+    facts = json.loads(run("info", store, "--json").stdout)
+    assert "1,536 maps of 96 samples" in facts["tiny"]
+    assert facts["tiny basis"] == "4 x 4 frequencies of 4 x 4 image tokens"
+    # All frequencies are kept, so what is missing is what float16 rounds away.
+    assert facts["tiny energy kept, by role"]["relation"] == pytest.approx(1, abs=2e-3)
 
 
 class _Hostile:

@@ -16,7 +16,7 @@ import torch
 from _results_page import page, write_pictures
 
 from attnsearch import zoo
-from attnsearch.circuits import screen
+from attnsearch.circuits import screen, screening_of
 from attnsearch.evaluation import accuracy
 from attnsearch.experiments import read_experiment
 from attnsearch.models import load_checkpoint
@@ -109,7 +109,7 @@ def _model(checkpoint: Path) -> dict[str, Any]:
                 "projection": round(row.projection, 3),
                 "q_value": round(row.q_value, 4),
             }
-            for row in screen({checkpoint.stem: load_checkpoint(checkpoint)})
+            for row in screen({checkpoint.stem: screening_of(load_checkpoint(checkpoint))})
         ],
         "emergence": (
             [asdict(snapshot) for snapshot in read_emergence(checkpoint)]

@@ -35,20 +35,26 @@ otherwise.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from attnsearch import encoders
-from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, HeadAddress
+from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, HeadAddress
 from attnsearch.circuits.contract import QueryKeyModel
 from attnsearch.circuits.dit import DiTCircuit
+from attnsearch.circuits.pixart import PixArtCircuit
 from attnsearch.circuits.qk import Floats, relation_maps
 from attnsearch.encoders import EncodedText
+from attnsearch.errors import ConfigError
 from attnsearch.metrics.ranking import benjamini_hochberg
 from attnsearch.metrics.relational import random_meaning_p, token_positions
 from attnsearch.models import Checkpoint
+from attnsearch.models.pipelines import role_tokens
+from attnsearch.prompts import prompt_of_caption
 from attnsearch.task.captions import Caption, grid_captions
+from attnsearch.task.spec import PRESETS
 
 
 class Alignment(NamedTuple):
@@ -85,19 +91,54 @@ class ScreenedHead:
         return HeadAddress(self.layer, self.head)
 
 
-def screen(checkpoints: Mapping[str, Checkpoint]) -> list[ScreenedHead]:
-    """Every cross-attention head of every checkpoint, by size of its projection, best first.
+class Screening(NamedTuple):
+    """A model, and the captions it is asked about as its own text encoder gives them."""
 
-    The words are those of the task's whole prompt grid, under the checkpoint's own encoder.
+    model: QueryKeyModel
+    text: EncodedText
+    captions: Sequence[Caption]
+
+
+def screening_of(checkpoint: Checkpoint) -> Screening:
+    """A checkpoint and its task's whole prompt grid.
 
     Raises:
-        AttnsearchError: a model's weights do not fit, or its encoder cannot be built.
+        AttnsearchError: the weights do not fit, or the encoder cannot be built.
     """
+    captions = grid_captions(checkpoint.task)
+    text = encoders.build(checkpoint.encoder).encode(captions)
+    return Screening(DiTCircuit(checkpoint.build()), text, captions)
+
+
+def screening_of_pipeline(pipe: Any) -> Screening:
+    """A PixArt pipeline and the prompt grid of the two-object task.
+
+    Raises:
+        ConfigError: the pipeline is not PixArt, or its tokenizer does not tell where tokens lie.
+    """
+    if not PixArtCircuit.serves(pipe.transformer):
+        raise ConfigError(
+            f"the QK maps of {type(pipe.transformer).__name__} cannot be read from its weights, "
+            "because its queries are normalised, rotated or without a position code; scan it"
+        )
+    captions = grid_captions(PRESETS["small"])
+    with torch.inference_mode():
+        embedding, mask, *_ = pipe.encode_prompt(
+            [caption.text for caption in captions],
+            do_classifier_free_guidance=False,
+            clean_caption=False,
+        )
+    prompts = [prompt_of_caption(caption) for caption in captions]
+    roles = role_tokens(pipe, prompts, ROLES, embedding.shape[1])[Branch.COND]
+    text = EncodedText(embedding.float().cpu(), mask.bool().cpu(), roles)
+    return Screening(PixArtCircuit(pipe.transformer), text, captions)
+
+
+def screen(models: Mapping[str, Screening]) -> list[ScreenedHead]:
+    """Every cross-attention head of every model, by size of its projection, best first."""
     rows: list[tuple[str, tuple[int, ...], Alignment, float]] = []
-    for name, checkpoint in checkpoints.items():
-        captions = grid_captions(checkpoint.task)
-        text = encoders.build(checkpoint.encoder).encode(captions)
-        scores, p_values = qk_relational(DiTCircuit(checkpoint.build()), text, captions)
+    for name, screening in models.items():
+        scores, p_values = qk_relational(*screening)
         rows += [(name, at, scores, float(p_values[at])) for at in np.ndindex(p_values.shape)]
     q_values = benjamini_hochberg(np.array([p_value for *_, p_value in rows]))
     pairs = list(zip(rows, q_values, strict=True))

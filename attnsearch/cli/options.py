@@ -1,5 +1,6 @@
 """Options several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,25 @@ if TYPE_CHECKING:
     import torch
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.")]
+
+
+class TextEncoder(StrEnum):
+    """What a PixArt checkpoint may have been trained with."""
+
+    RTE = "rte"
+    RTEP = "rtep"
+    T5 = "t5"
+    CLIP = "clip"
+
+
+Encoder = Annotated[
+    TextEncoder | None, typer.Option("--encoder", help="Text encoder of a PixArt .pth.")
+]
+EncoderSource = Annotated[str, typer.Option(help="Folder or hub name of its T5 or CLIP encoder.")]
+EncoderDtype = Annotated[
+    str, typer.Option(help="What T5 and CLIP compute in: float32 or bfloat16.")
+]
+Heads = Annotated[int | None, typer.Option(min=1, help="Heads of a PixArt .pth of unusual width.")]
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="A store written by scan.")]
 Scan = Annotated[
     str | None, typer.Option("--scan", help="Only this scan of the store; default: all of them.")

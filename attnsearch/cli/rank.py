@@ -22,8 +22,8 @@ def rank(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="STORE|CKPT",
-            help="A store written by scan; for qk-relational one or more checkpoints.",
+            metavar="STORE|MODEL",
+            help="A store written by scan; for qk-relational one or more models.",
         ),
     ],
     metric: Annotated[
@@ -34,6 +34,10 @@ def rank(
     picture: Annotated[
         Path | None, typer.Option(help="Also write the best head's maps over the steps (PNG).")
     ] = None,
+    encoder: options.Encoder = None,
+    encoder_source: options.EncoderSource = "",
+    encoder_dtype: options.EncoderDtype = "float32",
+    heads: options.Heads = None,
     as_json: options.Json = False,
 ) -> None:
     """Heads in order of a metric, with p-value and q-value.
@@ -42,9 +46,10 @@ def rank(
     (positive) or object 2 (negative)? In [-1, 1]; the interval is a bootstrap over prompts, the
     p-value compares with relation words of random meaning, q is p adjusted for the number of heads.
 
-    qk-relational: the same question put to the weights of checkpoints, without sampling. The
-    logits of position against relation words are compared with a ramp along the relation: cosine
-    in [-1, 1] (shape), projection in logits (how much; ranks), energy in logits (in any direction).
+    qk-relational: the same question put to the weights of models, without sampling. The logits of
+    position against relation words are compared with a ramp along the relation: cosine in [-1, 1]
+    (shape), projection in logits (how much; ranks), energy in logits (in any direction). For
+    checkpoints, PixArt .pth files (--encoder) and folders of PixArt pipelines.
 
     Example: attnsearch rank maps.zarr --metric relational --top 5
 
@@ -58,8 +63,9 @@ def rank(
     ranking: Sequence[RankedHead | ScreenedHead]
     if metric == _FROM_WEIGHTS:
         if scan is not None or picture is not None:
-            raise MetricError(f"--scan and --picture need a store; {metric} reads checkpoints")
-        ranking = screened = _screen(paths)[:top]
+            raise MetricError(f"--scan and --picture need a store; {metric} reads models")
+        reading = (encoder, encoder_source, encoder_dtype, heads)
+        ranking = screened = _screen(paths, *reading)[:top]
         columns, cells = _SCREENED_COLUMNS, [_screened_cells(row) for row in screened]
     else:
         ranking = ranked = _rank_store(paths, metric, scan, picture)[:top]
@@ -94,22 +100,43 @@ def _rank_store(
     return ranking
 
 
-def _screen(paths: list[Path]) -> "list[ScreenedHead]":
-    for path in paths:
-        if path.is_dir():
-            raise MetricError(
-                f"{_FROM_WEIGHTS} needs the weights of a model and {path} is a folder; "
-                "give the checkpoint that was scanned"
-            )
-    from attnsearch.circuits import screen
-    from attnsearch.models import load_checkpoint
-    from attnsearch.scanning import scan_name
+def _screen(
+    paths: list[Path],
+    encoder: options.TextEncoder | None,
+    encoder_source: str,
+    encoder_dtype: str,
+    heads: int | None,
+) -> "list[ScreenedHead]":
+    import torch
 
-    names = [scan_name(path) for path in paths]
-    for name in names:
+    from attnsearch import scanning
+    from attnsearch.circuits import screen, screening_of, screening_of_pipeline
+    from attnsearch.encoders import EncoderKind
+    from attnsearch.models.pipelines import is_pipeline, load_pipeline
+
+    reading = scanning.Reading(
+        encoder=None if encoder is None else EncoderKind(encoder),
+        encoder_source=encoder_source,
+        encoder_dtype=encoder_dtype,
+        heads=heads,
+    )
+    names = [scanning.scan_name(path) for path in paths]
+    for name, path in zip(names, paths, strict=True):
         if names.count(name) > 1:
-            raise MetricError(f"several checkpoints are called {name}; rename one of the files")
-    return screen({name: load_checkpoint(path) for name, path in zip(names, paths, strict=True)})
+            raise MetricError(f"several models are called {name}; rename one of them")
+        if path.is_dir() and not is_pipeline(path):
+            raise MetricError(
+                f"{_FROM_WEIGHTS} needs the weights of a model and {path} is a folder without; "
+                "give the model that was scanned"
+            )
+    return screen(
+        {
+            name: screening_of_pipeline(load_pipeline(path, torch.device("cpu")))
+            if path.is_dir()
+            else screening_of(scanning.read_checkpoint(path, reading))
+            for name, path in zip(names, paths, strict=True)
+        }
+    )
 
 
 _RANKED_COLUMNS: Final = (

@@ -1,6 +1,5 @@
 """`attnsearch scan`."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +7,6 @@ import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import human_bytes, note, print_json, progress
-
-
-class _Encoder(StrEnum):
-    RTE = "rte"
-    RTEP = "rtep"
-    T5 = "t5"
-    CLIP = "clip"
 
 
 def scan(
@@ -44,16 +36,10 @@ def scan(
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of a pipeline's images; default: its own.")
     ] = None,
-    encoder: Annotated[_Encoder | None, typer.Option(help="Text encoder of a PixArt .pth.")] = None,
-    encoder_source: Annotated[
-        str, typer.Option(help="Folder or hub name of its T5 or CLIP encoder.")
-    ] = "",
-    encoder_dtype: Annotated[
-        str, typer.Option(help="What T5 and CLIP compute in: float32 or bfloat16.")
-    ] = "float32",
-    heads: Annotated[
-        int | None, typer.Option(min=1, help="Heads of a PixArt .pth of unusual width.")
-    ] = None,
+    encoder: options.Encoder = None,
+    encoder_source: options.EncoderSource = "",
+    encoder_dtype: options.EncoderDtype = "float32",
+    heads: options.Heads = None,
     vae: Annotated[Path | None, typer.Option(help="Folder of the VAE of a latent model.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take as JSON; write nothing.")

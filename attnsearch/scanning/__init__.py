@@ -2,7 +2,14 @@
 
 from attnsearch.scanning.cost import sketch_cost
 from attnsearch.scanning.dit import DiTSubject
-from attnsearch.scanning.entry import Reading, open_subject, prompts_of, scan, scan_name
+from attnsearch.scanning.entry import (
+    Reading,
+    open_subject,
+    prompts_of,
+    read_checkpoint,
+    scan,
+    scan_name,
+)
 from attnsearch.scanning.execute import estimate_seconds, execute_plan
 from attnsearch.scanning.pipeline import PipelineSubject
 from attnsearch.scanning.plan import ScanPlan, plan_scan, read_captions
@@ -20,6 +27,7 @@ __all__ = [
     "plan_scan",
     "prompts_of",
     "read_captions",
+    "read_checkpoint",
     "scan",
     "scan_name",
     "sketch_cost",

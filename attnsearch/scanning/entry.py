@@ -64,7 +64,24 @@ def open_subject(path: Path, device: torch.device, reading: Reading | None = Non
     if told.size is not None:
         raise ConfigError(f"the size of the images of {path} is fixed; --size is for pipelines")
     vae = None if told.vae is None else Vae(told.vae, device)
-    return DiTSubject(_load(path, told), device, vae)
+    return DiTSubject(read_checkpoint(path, told), device, vae)
+
+
+def read_checkpoint(path: Path, reading: Reading) -> Checkpoint:
+    """A checkpoint of ours, or a PixArt checkpoint where `reading` names its encoder.
+
+    Raises:
+        AttnsearchError: it cannot be read, or is of another kind.
+    """
+    if reading.encoder is None:
+        return load_checkpoint(path)
+    return load_pixart(
+        path,
+        encoder=reading.encoder,
+        source=reading.encoder_source,
+        dtype=reading.encoder_dtype,
+        heads=reading.heads,
+    )
 
 
 def prompts_of(subject: Subject, source: str) -> list[Prompt]:
@@ -122,15 +139,3 @@ def scan_name(path: Path) -> str:
         return path.resolve().name
     generic = path.stem in ("model", "checkpoint")
     return path.resolve().parent.name if generic else path.stem
-
-
-def _load(path: Path, told: Reading) -> Checkpoint:
-    if told.encoder is None:
-        return load_checkpoint(path)
-    return load_pixart(
-        path,
-        encoder=told.encoder,
-        source=told.encoder_source,
-        dtype=told.encoder_dtype,
-        heads=told.heads,
-    )

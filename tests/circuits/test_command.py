@@ -59,7 +59,7 @@ def test_several_checkpoints_are_ranked_together(checkpoint: Path, tmp_path: Pat
     rows = json.loads(run(checkpoint, other, *SCREEN, "--json").stdout)
     assert [row["rank"] for row in rows] == list(range(1, 9))
     assert {row["model"] for row in rows} == {"tiny", "other"}
-    assert "several checkpoints are called tiny" in refused(run(checkpoint, checkpoint, *SCREEN))
+    assert "several models are called tiny" in refused(run(checkpoint, checkpoint, *SCREEN))
 
 
 def test_a_metric_and_a_path_that_do_not_go_together_get_one_line_each(

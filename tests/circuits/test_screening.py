@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from attnsearch.axes import RELATION_DIRECTIONS, HeadAddress, Site
-from attnsearch.circuits import DiTCircuit, align, qk_relational, relation_maps, screen
+from attnsearch.circuits import (
+    DiTCircuit,
+    align,
+    qk_relational,
+    relation_maps,
+    screen,
+    screening_of,
+)
 from attnsearch.encoders import EncoderKind
 from attnsearch.metrics.ranking import benjamini_hochberg
 from attnsearch.metrics.relational import token_positions
@@ -144,7 +151,7 @@ def test_longer_queries_scale_projection_and_energy_but_not_cosine_nor_p(
 
 
 def test_the_same_weights_give_the_same_numbers(tiny_checkpoint: Checkpoint) -> None:
-    models = {"a": tiny_checkpoint, "b": tiny_checkpoint}
+    models = {name: screening_of(tiny_checkpoint) for name in "ab"}
     first = screen(models)
     assert first == screen(models)
     assert {row.p_value for row in first if row.model == "a"} == {
@@ -170,7 +177,7 @@ def _sampled(name: str) -> list[_Sampled]:
 
 def _screened(name: str) -> Any:
     path = next(path for path in packaged() if path.stem == name)
-    return screen({name: load_checkpoint(path)})
+    return screen({name: screening_of(load_checkpoint(path))})
 
 
 @pytest.mark.parametrize("name", ["rtep-femto-seed0", "rtep-femto-seed1", "rtep-atto-seed0"])

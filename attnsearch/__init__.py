@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from attnsearch.axes import HeadAddress as HeadAddress
-    from attnsearch.capturing import capture as capture
+    from attnsearch.capturing.live import capture as capture
     from attnsearch.errors import AttnsearchError as AttnsearchError
     from attnsearch.evaluation import evaluate as evaluate
     from attnsearch.metrics import Template as Template
     from attnsearch.metrics import ask as ask
     from attnsearch.metrics import rank as rank
     from attnsearch.models import load_checkpoint as load_checkpoint
+    from attnsearch.prompts import Prompt as Prompt
+    from attnsearch.prompts import read_prompts as read_prompts
     from attnsearch.scanning import scan as scan
     from attnsearch.store import open_scan as open_scan
     from attnsearch.store import open_store as open_store
@@ -23,14 +25,16 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "AttnsearchError": "errors",
     "HeadAddress": "axes",
+    "Prompt": "prompts",
     "Template": "metrics",
     "ask": "metrics",
-    "capture": "capturing",
+    "capture": "capturing.live",
     "evaluate": "evaluation",
     "load_checkpoint": "models",
     "open_scan": "store",
     "open_store": "store",
     "rank": "metrics",
+    "read_prompts": "prompts",
     "scan": "scanning",
 }
 

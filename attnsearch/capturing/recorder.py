@@ -85,12 +85,12 @@ def capture(
         ConfigError: a selected layer or head does not exist, something else already routes the
             model's attention, or a diffusers transformer is not one that can be watched.
     """
-    recorder = _Recorder(roles, basis, sink, selection or Selection(), backend)
+    recorder = Recorder(roles, basis, sink, selection or Selection(), backend)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{type(model).__name__} is not a torch module")
     if not isinstance(model, Capturable):
         layers = find_family(model).layers(model)
-        _check_selected(recorder.selection, len(layers), min(layer.heads for layer in layers))
+        check_selected(recorder.selection, len(layers), min(layer.heads for layer in layers))
         layout = guidance_layout(recorder.samples)
         with route(model, recorder.attend, layout=layout, on_pass=recorder.begin_pass):
             yield
@@ -111,13 +111,18 @@ def _selected_modules(model: Capturable, selection: Selection) -> list[Attention
     modules = model.attention_modules(Site.CROSS)
     if any(module.attend is not plain_attention for module in modules):
         raise ConfigError("the model's attention is already routed elsewhere; captures do not nest")
-    _check_selected(selection, len(modules), min(module.heads for module in modules))
+    check_selected(selection, len(modules), min(module.heads for module in modules))
     if selection.layers is None:
         return modules
     return [module for module in modules if module.layer in selection.layers]
 
 
-def _check_selected(selection: Selection, layers: int, heads: int) -> None:
+def check_selected(selection: Selection, layers: int, heads: int) -> None:
+    """Refuse layers and heads that a model with so many of them does not have.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
     for name, asked, available in (
         ("layer", selection.layers, layers),
         ("head", selection.heads, heads),
@@ -127,7 +132,7 @@ def _check_selected(selection: Selection, layers: int, heads: int) -> None:
                 raise ConfigError(f"{name} {index} does not exist; the model has {available}")
 
 
-class _Recorder:
+class Recorder:
     """The function attention calls go through, and the step they belong to."""
 
     def __init__(
@@ -147,10 +152,16 @@ class _Recorder:
         return len(roles if isinstance(roles, Tensor) else next(iter(roles.values())))
 
     def begin_step(self, module: nn.Module, inputs: object) -> None:
+        """A forward pass of a model of ours begins: the next step."""
         del module, inputs
         self._step += 1
 
     def begin_pass(self, running: ForwardPass) -> None:
+        """A forward pass of a transformer of diffusers begins.
+
+        Raises:
+            ConfigError: its image has not as many tokens as the basis.
+        """
         if prod(running.grid) != len(self._basis):
             raise ConfigError(
                 f"the basis is of {len(self._basis)} image tokens, the image has a grid of "
@@ -159,6 +170,11 @@ class _Recorder:
         self._step = running.step
 
     def attend(self, call: AttentionCall) -> Tensor:
+        """The output of a call; its sketches go to the sink.
+
+        Raises:
+            ConfigError: the roles are not those of its rows or of its text tokens.
+        """
         layers, steps, branches = (
             self.selection.layers, self.selection.steps, self.selection.branches
         )  # fmt: skip

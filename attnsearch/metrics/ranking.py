@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from attnsearch.axes import HeadAddress
+from attnsearch.axes import HEAD, LAYER, STEP, HeadAddress
 from attnsearch.errors import MetricError
 from attnsearch.metrics.relational import HeadScores, relational
 
@@ -56,7 +56,7 @@ def rank(scans: Mapping[str, xr.Dataset], metric: str) -> list[RankedHead]:
     )
     order = sorted(range(len(rows)), key=lambda i: -abs(rows[i][3].score[rows[i][1], rows[i][2]]))
     return [
-        _ranked(position + 1, *rows[index], float(q_values[index]))
+        _ranked(position + 1, scans[rows[index][0]], *rows[index], float(q_values[index]))
         for position, index in enumerate(order)
     ]
 
@@ -71,18 +71,24 @@ def benjamini_hochberg(
 
 
 def _ranked(
-    position: int, model: str, layer: int, head: int, scores: HeadScores, q_value: float
+    position: int,
+    scan: xr.Dataset,
+    model: str,
+    layer: int,
+    head: int,
+    scores: HeadScores,
+    q_value: float,
 ) -> RankedHead:
     at = (layer, head)
     return RankedHead(
         rank=position,
         model=model,
-        layer=layer,
-        head=head,
+        layer=int(scan[LAYER][layer]),  # a scan may hold some layers, heads and steps only
+        head=int(scan[HEAD][head]),
         score=float(scores.score[at]),
         ci_low=float(scores.ci_low[at]),
         ci_high=float(scores.ci_high[at]),
         p_value=float(scores.p_value[at]),
         q_value=q_value,
-        peak_step=int(scores.peak_step[at]),
+        peak_step=int(scan[STEP][scores.peak_step[at]]),
     )

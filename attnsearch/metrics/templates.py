@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from attnsearch.aggregate import by_prompt, region_scores
-from attnsearch.axes import LAYER, REGION, ROLE, STEP
+from attnsearch.axes import HEAD, LAYER, REGION, ROLE, STEP
 from attnsearch.errors import MetricError
 
 Floats = npt.NDArray[np.float64]
@@ -97,13 +97,13 @@ def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateS
         TemplateScore(
             rank=0,
             model=model,
-            layer=layer,
-            head=head,
+            layer=int(scan[LAYER][layer]),  # a scan may hold some layers, heads and steps only
+            head=int(scan[HEAD][head]),
             total=float(summed[layer, head]),
             share=float(share[layer, head]),
             ci_low=float(low[layer, head]),
             ci_high=float(high[layer, head]),
-            peak_step=int(peak[layer, head]),
+            peak_step=int(scan[STEP][peak[layer, head]]),
             samples=found,
         )
         for layer, head in np.ndindex(share.shape)

@@ -121,14 +121,20 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
             if name in ("encoder_hidden_states", "encoder_hidden_states_t5")
         ),
         timestep=pipe.scheduler.timesteps[:steps].float().cpu().numpy(),
-        noise_level=_noise_level(pipe.scheduler, steps),
+        noise_level=noise_levels(pipe.scheduler, steps),
     )
 
 
 def role_tokens(
-    pipe: Any, prompts: Sequence[Prompt], roles: Sequence[str], text_tokens: int
+    pipe: Any,
+    prompts: Sequence[Prompt],
+    roles: Sequence[str],
+    text_tokens: int,
+    negative_prompt: str = "",
 ) -> dict[Branch, Tensor]:
-    """Gamma [prompt, text token, role] of both branches; the unconditional prompt is empty.
+    """Gamma [prompt, text token, role] of both branches.
+
+    The negative prompt is taken as the tokenizer gets it; all its tokens have the role `end`.
 
     Raises:
         ConfigError: a prompt is longer than the model reads, or a tokenizer does not tell where
@@ -147,7 +153,7 @@ def role_tokens(
             continue
         uncond += [
             roles.index(END if seen else PAD)
-            for seen in _tokenise(tokenizer, "", length)["attention_mask"]
+            for seen in _tokenise(tokenizer, negative_prompt, length)["attention_mask"][:length]
         ]
         for row, prompt in zip(cond, prompts, strict=True):
             row += _roles_of_run(tokenizer, prompt, roles, length, lower_case=family.lower_case)
@@ -196,8 +202,8 @@ def _tokenise(tokenizer: Any, text: str, length: int) -> dict[str, Any]:
     return row
 
 
-def _noise_level(scheduler: Any, steps: int) -> npt.NDArray[np.float32]:
-    """Share of noise s of an image (1 - s) image + s noise up to scale, by step."""
+def noise_levels(scheduler: Any, steps: int) -> npt.NDArray[np.float32]:
+    """Share of noise s of an image (1 - s) image + s noise up to scale, by step [step]."""
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if alphas is None:  # a flow, whose sigma is the share
         sigmas: Tensor = scheduler.sigmas[:steps]

@@ -17,7 +17,7 @@ MAX_LINE: Final = 100_000
 MAX_PROMPTS: Final = 1_000_000
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path | str) -> list[Prompt]:
     """The prompts of a file in UTF-8, in order; one may come more than once.
 
     Blank lines are skipped, and in plain text those that begin with `#`. Blanks around a line are
@@ -27,6 +27,7 @@ def read_prompts(path: Path) -> list[Prompt]:
         PromptError: the file cannot be read, is larger than the limits, holds no prompt, or a
             line is none; the message names file and line.
     """
+    path = Path(path)
     is_json = path.suffix.lower() == ".jsonl"
     parse = parse_json if is_json else parse_template
     prompts: list[Prompt] = []

@@ -21,11 +21,12 @@ from attnsearch.models import AttentionCall, BranchRows
 from attnsearch.models.families import (
     Family,
     ForwardPass,
+    TextRun,
     find_family,
     guidance_layout,
     route,
 )
-from attnsearch.models.pipelines import noise_levels, role_tokens
+from attnsearch.models.pipelines import noise_levels, role_tokens, run_lengths
 from attnsearch.prompts import Prompt, parse_template
 from attnsearch_kernels import Backend
 
@@ -71,9 +72,9 @@ def capture(
     watch = _Watch(pipe, family, recording, selection or Selection(), negative_prompt)
     with ExitStack() as restore:
         for run in family.texts:
-            encoder = getattr(pipe, run.tokenizer.replace("tokenizer", "text_encoder"), None)
+            encoder = getattr(pipe, run.encoder, None)
             if encoder is not None:
-                hook = partial(watch.encode, run.tokenizer)
+                hook = partial(watch.encode, run)
                 handle = encoder.register_forward_pre_hook(hook, with_kwargs=True)
                 restore.callback(handle.remove)
         restore.enter_context(
@@ -119,16 +120,17 @@ class _Watch:
         self._recording = recording
         self._selection = selection
         self._negative = self._as_read(negative_prompt)
-        self._read: dict[str, list[Tensor]] = {}
+        self._read: dict[TextRun, list[Tensor]] = {}
+        self._tokens: dict[TextRun, list[int]] = {}
         self._timesteps: Tensor | None = None
         self._first_step = 0
         self._recorder: Recorder | None = None
         self._running: ForwardPass
 
-    def encode(self, tokenizer: str, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def encode(self, run: TextRun, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """A text encoder is given the tokens of one branch [prompt, token]."""
         del encoder
-        self._read.setdefault(tokenizer, []).append(args[0] if args else kwargs["input_ids"])
+        self._read.setdefault(run, []).append(args[0] if args else kwargs["input_ids"])
 
     def layout(self, rows: int, branch: Branch) -> BranchRows:
         """The branches of a forward pass; the first check of what the pipeline was called with."""
@@ -183,7 +185,8 @@ class _Watch:
             tokens = call.key.shape[2]
         else:
             tokens = len(range(call.key.shape[2])[call.text_keys])
-        gamma = role_tokens(self._pipe, recording.samples, recording.roles, tokens, self._negative)
+        texts = run_lengths(type(self._pipe).__name__, self._family, self._tokens, tokens)
+        gamma = role_tokens(self._pipe, recording.samples, recording.roles, texts, self._negative)
         recorder = Recorder(
             {branch: rows.to(device) for branch, rows in gamma.items()},
             recording.basis(device),
@@ -202,8 +205,9 @@ class _Watch:
         """Compare what the encoders read since the last call with the prompts; forget it."""
         texts = [self._as_read(prompt.text) for prompt in self._recording.prompts]
         read, self._read = self._read, {}
-        for name, (given, *negative) in read.items():
-            tokenizer = getattr(self._pipe, name)
+        self._tokens = {run: given[0].tolist() for run, (given, *_) in read.items()}
+        for run, (given, *negative) in read.items():
+            tokenizer = getattr(self._pipe, run.tokenizer)
             if given.tolist() != _tokens(tokenizer, texts, given.shape[1]):
                 raise ConfigError(
                     f"{type(self._pipe).__name__} reads other text than the prompts of the "

@@ -129,7 +129,7 @@ def screening_of_pipeline(pipe: Any) -> Screening:
             clean_caption=False,
         )
     prompts = [prompt_of_caption(caption) for caption in captions]
-    roles = role_tokens(pipe, prompts, ROLES, embedding.shape[1])[Branch.COND]
+    roles = role_tokens(pipe, prompts, ROLES, [embedding.shape[1]])[Branch.COND]
     text = EncodedText(embedding.float().cpu(), mask.bool().cpu(), roles)
     return Screening(PixArtCircuit(pipe.transformer), text, captions)
 

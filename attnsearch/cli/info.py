@@ -17,17 +17,17 @@ _MEASURED_SAMPLES: Final = 32
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="X", help="A checkpoint or a store.")],
+    path: Annotated[Path, typer.Argument(metavar="X", help="A checkpoint, a pipeline or a store.")],
     as_json: options.Json = False,
 ) -> None:
-    """Describe a checkpoint or a store.
+    """Describe a checkpoint, a PixArt .pth, a diffusers pipeline's folder or a store.
 
     Of a store also how much of its maps the basis keeps: the share of the energy of the attention
     to each role, 1 being all of it.
 
     Example: attnsearch info maps.zarr
     """
-    facts = _store_facts(path) if path.is_dir() else _checkpoint_facts(path)
+    facts = _facts(path)
     if as_json:
         print_json(facts)
         return
@@ -39,10 +39,25 @@ def info(
     )
 
 
-def _checkpoint_facts(path: Path) -> dict[str, Any]:
-    from attnsearch.models import load_checkpoint
+def _facts(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        return _checkpoint_facts(path)
+    # `is_pipeline` would ask the same, and import torch, which a store does without.
+    is_pipeline = (path / "model_index.json").is_file()
+    return _pipeline_facts(path) if is_pipeline else _store_facts(path)
 
-    checkpoint = load_checkpoint(path)
+
+def _checkpoint_facts(path: Path) -> dict[str, Any]:
+    from attnsearch.models import PixArtFile, describe_checkpoint
+
+    checkpoint = describe_checkpoint(path)
+    if isinstance(checkpoint, PixArtFile):
+        return {
+            "kind": "PixArt checkpoint",
+            "sha256": checkpoint.digest,
+            "parameters": checkpoint.parameters,
+            **{f"model {name}": value for name, value in asdict(checkpoint.model).items()},
+        }
     return {
         "kind": "checkpoint",
         "sha256": checkpoint.digest,
@@ -54,6 +69,14 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         **{f"task {name}": value for name, value in asdict(checkpoint.task).items()},
         **(checkpoint.metrics[-1] if checkpoint.metrics else {}),
     }
+
+
+def _pipeline_facts(path: Path) -> dict[str, Any]:
+    import torch
+
+    from attnsearch.scanning import PipelineSubject
+
+    return dict(PipelineSubject(path, torch.device("cpu")).facts())
 
 
 def _store_facts(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from attnsearch.models.attention import Attention, AttentionCall, BranchRows, pl
 from attnsearch.models.checkpoint import (
     Checkpoint,
     Objective,
+    PixArtFile,
+    describe_checkpoint,
     load_checkpoint,
     load_pixart,
     save_checkpoint,
@@ -21,7 +23,9 @@ __all__ = [
     "DiTConfig",
     "DiTSize",
     "Objective",
+    "PixArtFile",
     "Vae",
+    "describe_checkpoint",
     "load_checkpoint",
     "load_pixart",
     "plain_attention",

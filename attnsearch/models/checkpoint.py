@@ -25,7 +25,7 @@ from torch import Tensor
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.models.dit import DiT, DiTConfig
-from attnsearch.models.pixart import convert_pixart, find_pixart
+from attnsearch.models.pixart import convert_pixart, find_pixart, infer_config
 from attnsearch.task.spec import PRESETS, Layout, PhraseSet, TaskSpec
 
 FORMAT: Final = "attnsearch-dit"
@@ -91,6 +91,17 @@ class Checkpoint:
         return replace(self, weights={}, average=halved, training_state=None, digest="")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixArtFile:
+    """What a file in the original PixArt-alpha format tells of its model."""
+
+    model: DiTConfig
+    parameters: int
+    """Numbers in its tensors, the positions and the variance half of the prediction included."""
+    digest: str
+    """SHA-256 of the file."""
+
+
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write the file whole or not at all."""
     content = {
@@ -132,16 +143,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is a PixArt checkpoint and does not tell which text encoder it reads; "
             f"name it: attnsearch scan {path} --encoder t5 --encoder-source FOLDER"
         )
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is a checkpoint of another architecture; attnsearch reads its own DiT format"
-        )
-    if content.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has checkpoint version {content.get('version')}, this attnsearch reads "
-            f"{VERSION}; update attnsearch"
-        )
-    return _parse(content, path, digest)
+    return _own(content, path, digest)
+
+
+def describe_checkpoint(path: Path) -> Checkpoint | PixArtFile:
+    """A checkpoint of ours, or what one of PixArt tells by itself.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or neither.
+        ConfigError: the width of a PixArt model does not tell how many heads it has.
+    """
+    content, digest = _read(path)
+    weights = find_pixart(content)
+    if weights is None:
+        return _own(content, path, digest)
+    try:
+        model = infer_config(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is a damaged PixArt checkpoint: {error}") from error
+    return PixArtFile(
+        model=model,
+        parameters=sum(t.numel() for t in weights.values() if isinstance(t, Tensor)),
+        digest=digest,
+    )
 
 
 def load_pixart(
@@ -190,6 +214,19 @@ def load_pixart(
         average=average,
         digest=digest,
     )
+
+
+def _own(content: Any, path: Path, digest: str) -> Checkpoint:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is a checkpoint of another architecture; attnsearch reads its own DiT format"
+        )
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has checkpoint version {content.get('version')}, this attnsearch reads "
+            f"{VERSION}; update attnsearch"
+        )
+    return _parse(content, path, digest)
 
 
 def _latent_task(model: DiTConfig) -> TaskSpec:

@@ -4,8 +4,12 @@ What is watched while it runs is the business of `families`; how its images are 
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,26 +19,48 @@ import torch
 from torch import Tensor
 
 from attnsearch.axes import Branch
-from attnsearch.errors import CheckpointError, ConfigError
-from attnsearch.models.families import Family, find_family, forward_arguments
+from attnsearch.errors import AttnsearchError, CheckpointError, ConfigError
+from attnsearch.models.attention import AttentionCall
+from attnsearch.models.families import (
+    Family,
+    ForwardPass,
+    TextRun,
+    family_named,
+    find_family,
+    guidance_layout,
+    route,
+)
+from attnsearch.models.parts import load_part, quiet, reason
 from attnsearch.prompts import Prompt, token_roles
 from attnsearch.prompts.prompt import END, PAD
 
+_INDEX: Final = "model_index.json"
+_MODELS: Final = ("transformer", "text_encoder", "vae")
+"""How the names of a pipeline's parts begin whose weights paint."""
+
+_LIBRARIES: Final = ("diffusers", "transformers")
 _SETTINGS: Final = {
     # What else a pipeline would do to a prompt, or to the size of the image, on its own account.
     "clean_caption": False,
     "use_resolution_binning": False,
     "complex_human_instruction": None,
 }
+_PROBE: Final = "A b"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What one sampling will run, told by its first forward pass, which is not carried out."""
+    """What one sampling will run, told by its first watched attention call."""
 
     branches: tuple[Branch, ...]
     grid: tuple[int, ...]
-    text_tokens: int
+    texts: tuple[int, ...]
+    """Text tokens, by run of the family."""
+    keys: int
+    """Keys of an attention call: text tokens, in joint attention image tokens too."""
+    head_channels: int
+    itemsize: int
+    """Bytes of a number in an attention call."""
     timestep: npt.NDArray[np.float32]
     """[step], in [0, 1000]."""
     noise_level: npt.NDArray[np.float32]
@@ -43,7 +69,7 @@ class Forecast:
 
 def is_pipeline(path: Path) -> bool:
     """Whether a path is a folder written by a pipeline's `save_pretrained`."""
-    return (path / "model_index.json").is_file()
+    return (path / _INDEX).is_file()
 
 
 def load_pipeline(folder: Path, device: torch.device) -> Any:
@@ -51,25 +77,26 @@ def load_pipeline(folder: Path, device: torch.device) -> Any:
 
     Raises:
         CheckpointError: the folder is damaged, or something of it is missing.
-        ConfigError: its transformer is not one that can be watched.
+        ConfigError: its transformer is not one that can be watched, it makes videos, or a package
+            that reads it is not installed.
     """
+    index = _read_index(folder)
+    if not isinstance(index.get("transformer"), list):
+        raise ConfigError(f"{index['_class_name']} in {folder} has no transformer to watch")
+    if not family_named(str(index["transformer"][-1])).texts:
+        raise ConfigError(f"{index['_class_name']} in {folder} makes videos; scans keep images")
+    if find_spec("transformers") is None:
+        raise ConfigError('pipelines need transformers: pip install "attnsearch[diffusers]"')
     from diffusers import DiffusionPipeline
 
+    parts = dict(_load_parts(folder, index))
     try:
-        pipe: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        with quiet():
+            pipe: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
     except Exception as error:  # damaged files make the readers of many parts raise almost anything
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"the pipeline in {folder} cannot be read: {reason}") from error
-    transformer = getattr(pipe, "transformer", None)
-    if transformer is None:
-        raise ConfigError(f"{type(pipe).__name__} in {folder} has no transformer to watch")
-    if not find_family(transformer).texts:
-        raise ConfigError(f"{type(pipe).__name__} in {folder} makes videos; scans keep images")
-    broken = [
-        name for name, weight in transformer.named_parameters() if not weight.isfinite().all()
-    ]
-    if broken:
-        raise CheckpointError(f"weight {broken[0]} in {folder} holds NaN or infinity")
+        raise CheckpointError(
+            f"the pipeline in {folder} cannot be read: {reason(error)}"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
@@ -78,50 +105,72 @@ def call_settings(pipe: Any, *, steps: int, guidance: float, size: int | None) -
     """Keyword arguments that make a pipeline paint as a scan wants it, prompts taken literally."""
     taken = inspect.signature(type(pipe).__call__).parameters
     settings: dict[str, Any] = {name: value for name, value in _SETTINGS.items() if name in taken}
+    if "intermediate_timesteps" in taken and steps != 2:
+        settings["intermediate_timesteps"] = None  # SANA-Sprint has one for two steps only
     if size is not None:
         settings |= {"height": size, "width": size}
     return settings | {"num_inference_steps": steps, "guidance_scale": guidance}
 
 
 class _ReachedError(Exception):
-    """Ends a sampling at its first forward pass."""
+    """Ends a sampling at its first watched attention call."""
+
+    def __init__(self, call: AttentionCall) -> None:
+        super().__init__()
+        self.call = call
 
 
 def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
-    """What a call with these settings will run; the text encoders run once, the transformer not.
+    """What a call with these settings will run: the text encoders and the first layer run once.
 
     Raises:
-        ConfigError: the pipeline refuses the settings.
+        ConfigError: the pipeline refuses the settings or cannot be watched, its schedule is of no
+            known kind, or where its tokens lie in a prompt cannot be told.
     """
-    transformer = pipe.transformer
-    family = find_family(transformer)
-    found: dict[str, Any] = {}
+    family = find_family(pipe.transformer)
+    _check_tokenizers(pipe, family)
+    passes: list[ForwardPass] = []
+    read: dict[TextRun, list[int]] = {}
 
-    def stop(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        found.update(forward_arguments(module, args, kwargs))
-        raise _ReachedError
+    def stop(call: AttentionCall) -> Tensor:
+        raise _ReachedError(call)
 
-    hook = transformer.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        pipe(prompt=["a"], output_type="latent", **settings)
-    except _ReachedError:
-        pass
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{type(pipe).__name__} refuses: {error}") from error
-    finally:
-        hook.remove()
-    steps = settings["num_inference_steps"]
-    rows = len(found["hidden_states"])
+    name = type(pipe).__name__
+    with ExitStack() as watching:
+        for run in family.texts:
+            if (encoder := getattr(pipe, run.encoder, None)) is not None:
+                note = partial(_note_tokens, read, run)
+                watching.callback(encoder.register_forward_pre_hook(note, with_kwargs=True).remove)
+        watching.enter_context(
+            route(pipe.transformer, stop, layout=guidance_layout(1), on_pass=passes.append)
+        )
+        try:
+            pipe(
+                prompt=[_PROBE],
+                generator=[torch.Generator()],  # and not the one the whole process shares
+                output_type="latent",
+                **settings,
+            )
+        except _ReachedError as reached:
+            call = reached.call
+        except AttnsearchError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{name} cannot paint a prompt: {reason(error)}") from error
+    tokens = _text_tokens(call)
+    _check_reading(pipe, family, read)
+    grid = passes[0].grid
+    _check_size(pipe, settings.get("height"), grid[0])
+    count = getattr(pipe, "num_timesteps", len(pipe.scheduler.timesteps))
     return Forecast(
-        branches=(Branch.COND,) if rows == 1 else (Branch.UNCOND, Branch.COND),
-        grid=family.grid(transformer, found),
-        text_tokens=sum(
-            states.shape[1]
-            for name, states in found.items()
-            if name in ("encoder_hidden_states", "encoder_hidden_states_t5")
-        ),
-        timestep=pipe.scheduler.timesteps[:steps].float().cpu().numpy(),
-        noise_level=noise_levels(pipe.scheduler, steps),
+        branches=tuple(branch for branch, _ in call.branches),
+        grid=grid,
+        texts=run_lengths(name, family, read, tokens),
+        keys=call.key.shape[2],
+        head_channels=call.query.shape[3],
+        itemsize=call.query.element_size(),
+        timestep=pipe.scheduler.timesteps[:count].float().cpu().numpy(),
+        noise_level=noise_levels(pipe.scheduler, count),
     )
 
 
@@ -129,28 +178,30 @@ def role_tokens(
     pipe: Any,
     prompts: Sequence[Prompt],
     roles: Sequence[str],
-    text_tokens: int,
+    texts: Sequence[int],
     negative_prompt: str = "",
 ) -> dict[Branch, Tensor]:
     """Gamma [prompt, text token, role] of both branches.
 
     The negative prompt is taken as the tokenizer gets it; all its tokens have the role `end`.
 
+    `texts` are the lengths of the runs of text tokens, as `forecast` tells them.
+
     Raises:
-        ConfigError: a prompt is longer than the model reads, or a tokenizer does not tell where
-            its tokens lie in the text.
+        ConfigError: a prompt is longer than the model reads.
     """
-    family: Family = find_family(pipe.transformer)
-    given = sum(run.length or 0 for run in family.texts)
+    family = find_family(pipe.transformer)
     cond: list[list[int]] = [[] for _ in prompts]
     uncond: list[int] = []
-    for run in family.texts:
-        length = text_tokens - given if run.length is None else run.length
-        tokenizer = getattr(pipe, run.tokenizer, None)
-        if tokenizer is None:  # an encoder that was left out gives zeros
+    without = [run for run in family.texts if getattr(pipe, run.encoder, None) is None]
+    # Without any encoder the embeddings were made elsewhere, by all of them.
+    left_out = without if len(without) < len(family.texts) else []
+    for run, length in zip(family.texts, texts, strict=True):
+        if run in left_out:  # whose embeddings are zeros
             for row in (*cond, uncond):
                 row += [roles.index(PAD)] * length
             continue
+        tokenizer = getattr(pipe, run.tokenizer)
         uncond += [
             roles.index(END if seen else PAD)
             for seen in _tokenise(tokenizer, negative_prompt, length)["attention_mask"][:length]
@@ -164,16 +215,120 @@ def role_tokens(
     }
 
 
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"the pipeline in {folder} cannot be read: {reason(error)}"
+        ) from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise CheckpointError(f"{folder / _INDEX} names no pipeline class of diffusers")
+    return index
+
+
+def _load_parts(folder: Path, index: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The models of a pipeline by name; None for a part that was left out when it was saved.
+
+    The reader of SD3 wants to be told of that too.
+    """
+    for name, entry in index.items():
+        match entry:
+            case [None, None]:
+                yield name, None
+            case [str(), str()] if not (folder / name).is_dir():
+                raise CheckpointError(f"{folder / name} is missing")  # else the folder is read
+            case [str(library), str(kind)] if name.startswith(_MODELS) and library in _LIBRARIES:
+                yield name, load_part(folder / name, library, kind)
+
+
+def _check_tokenizers(pipe: Any, family: Family) -> None:
+    for run in family.texts:
+        tokenizer = getattr(pipe, run.tokenizer, None)
+        if tokenizer is not None and not tokenizer.is_fast:
+            raise ConfigError(
+                f"{type(tokenizer).__name__} does not tell where its tokens lie in the text; "
+                "save the pipeline with a fast tokenizer"
+            )
+
+
+def _note_tokens(
+    read: dict[TextRun, list[int]], run: TextRun, encoder: Any, args: Any, kwargs: dict[str, Any]
+) -> None:
+    """Keep the tokens of the first prompt that an encoder reads: the conditional one."""
+    del encoder
+    ids: Tensor = args[0] if args else kwargs["input_ids"]
+    read.setdefault(run, ids[0].tolist())
+
+
+def _check_reading(pipe: Any, family: Family, read: Mapping[TextRun, list[int]]) -> None:
+    """Refuse a pipeline whose encoders read the probe in other tokens than `role_tokens` sees."""
+    for run, ids in read.items():
+        tokenizer = getattr(pipe, run.tokenizer)
+        text, _ = _literal(_PROBE, lower_case=family.lower_case)
+        row = _tokenise(tokenizer, text, len(ids))
+        if row["input_ids"] != ids:
+            raise ConfigError(
+                f"{run.encoder} of {type(pipe).__name__} reads other tokens than {run.tokenizer} "
+                "makes of a prompt, so which word a token is of cannot be told"
+            )
+        # transformers makes one of next to no vocabulary where it finds no files.
+        marks = zip(ids, row["special_tokens_mask"], row["attention_mask"], strict=True)
+        if any(seen and not added and at == tokenizer.unk_token_id for at, added, seen in marks):
+            raise ConfigError(
+                f"{run.tokenizer} of {type(pipe).__name__} does not know the letters of "
+                f"{_PROBE!r}; its files are missing or damaged"
+            )
+
+
+def _check_size(pipe: Any, side: int | None, tokens: int) -> None:
+    """Refuse a side that the pipeline rounded: tokens cover a whole number of latent cells."""
+    cell = tokens * pipe.vae_scale_factor
+    if side is not None and side % cell:
+        raise ConfigError(
+            f"{type(pipe).__name__} paints no images of {side} px; the next smaller size is "
+            f"{side // cell * cell} px"
+        )
+
+
+def _text_tokens(call: AttentionCall) -> int:
+    keys = call.key.shape[2]
+    return keys if call.text_keys is None else len(range(*call.text_keys.indices(keys)))
+
+
+def run_lengths(
+    name: str, family: Family, read: Mapping[TextRun, list[int]], tokens: int
+) -> tuple[int, ...]:
+    """Text tokens by run; those no encoder read are of the one that was left out.
+
+    `read` are the tokens of one prompt, `tokens` all that the transformer attends to.
+
+    Raises:
+        ConfigError: they do not add up; `name` is whose they are.
+    """
+    rest = tokens - sum(len(ids) for ids in read.values())
+    absent = len(family.texts) - len(read)
+    if rest < 0 or absent > 1 or (rest and not absent):
+        raise ConfigError(
+            f"{name} attends to {tokens} text tokens, which are not those of its encoders"
+        )
+    return tuple(len(read[run]) if run in read else rest for run in family.texts)
+
+
+def _literal(text: str, *, lower_case: bool) -> tuple[str, int]:
+    """A prompt as the pipeline hands it to its tokenizer, and how many characters it cut off."""
+    if not lower_case:
+        return text, 0
+    lowered = text.lower()
+    if len(lowered) != len(text):
+        raise ConfigError(f"{text!r} changes its length in lower case; write it so")
+    return lowered.strip(), len(lowered) - len(lowered.lstrip())
+
+
 def _roles_of_run(
     tokenizer: Any, prompt: Prompt, roles: Sequence[str], length: int, *, lower_case: bool
 ) -> list[int]:
-    text, shift = prompt.text, 0
-    if lower_case:
-        lowered = text.lower()
-        if len(lowered) != len(text):
-            raise ConfigError(f"{text!r} changes its length in lower case; write it so")
-        text = lowered.strip()
-        shift = len(lowered) - len(lowered.lstrip())
+    text, shift = _literal(prompt.text, lower_case=lower_case)
     row = _tokenise(tokenizer, text, length)
     if len(row["input_ids"]) > length:
         raise ConfigError(
@@ -184,17 +339,11 @@ def _roles_of_run(
 
 
 def _tokenise(tokenizer: Any, text: str, length: int) -> dict[str, Any]:
-    if not getattr(tokenizer, "is_fast", False):
-        raise ConfigError(
-            f"{type(tokenizer).__name__} does not tell where its tokens lie in the text; "
-            "save the pipeline with a fast tokenizer"
-        )
     row: dict[str, Any] = tokenizer(
         text,
         padding="max_length",
         max_length=length,
         truncation=False,
-        padding_side="right",
         return_attention_mask=True,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
@@ -204,10 +353,19 @@ def _tokenise(tokenizer: Any, text: str, length: int) -> dict[str, Any]:
 
 def noise_levels(scheduler: Any, steps: int) -> npt.NDArray[np.float32]:
     """Share of noise s of an image (1 - s) image + s noise up to scale, by step [step]."""
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:  # a flow, whose sigma is the share
-        sigmas: Tensor = scheduler.sigmas[:steps]
-        return sigmas.float().cpu().numpy()
-    kept = alphas[scheduler.timesteps[:steps].long().cpu()].double()
-    ratio = ((1 - kept) / kept).sqrt()
-    return (ratio / (1 + ratio)).float().cpu().numpy()
+    timesteps: Tensor = scheduler.timesteps[:steps].double().cpu()
+    sigmas: Tensor | None = getattr(scheduler, "sigmas", None)
+    alphas: Tensor | None = getattr(scheduler, "alphas_cumprod", None)
+    name = type(scheduler).__name__
+    if name == "SCMScheduler":  # whose timesteps are angles, cos image + sin noise
+        noise, image = timesteps.sin(), timesteps.cos().clamp(min=0)
+    elif sigmas is not None:
+        noise = sigmas[:steps].double().cpu()
+        flows = "FlowMatch" in name or scheduler.config.get("use_flow_sigmas", False)
+        image = 1 - noise if flows else torch.ones_like(noise)
+    elif alphas is not None:
+        kept = alphas.double().cpu()[timesteps.long()]
+        noise, image = (1 - kept).sqrt(), kept.sqrt()
+    else:
+        raise ConfigError(f"how much noise the steps of {name} have is not known")
+    return (noise / (noise + image)).float().numpy()

@@ -2,12 +2,12 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnsearch.errors import CheckpointError, ConfigError
+from attnsearch.models.parts import load_part
 
 
 class Vae:
@@ -19,16 +19,10 @@ class Vae:
         Raises:
             CheckpointError: there is none, or its files are damaged.
         """
-        from diffusers import AutoencoderKL
-
         inner = folder / "vae" if (folder / "vae").is_dir() else folder
         if not (inner / "config.json").is_file():
             raise CheckpointError(f"{folder} holds no VAE: {inner / 'config.json'} is missing")
-        try:
-            model: Any = AutoencoderKL.from_pretrained(inner, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"the VAE in {inner} cannot be read: {reason}") from error
+        model = load_part(inner, "diffusers", "AutoencoderKL")
         self._model = model.to(device).eval()
         self._scale = float(model.config.scaling_factor)
         self._shift = float(getattr(model.config, "shift_factor", None) or 0.0)
@@ -59,11 +53,15 @@ class Vae:
 
 
 def digest_of(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all files in a folder."""
+    """SHA-256 over the names and bytes of all files in a folder, hidden ones left out.
+
+    Those are caches and the like (`.cache`, `.git`), which change while the model does not.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)}\n".encode())
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name}\n".encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -21,7 +21,7 @@ from attnsearch.models.pipelines import (
     role_tokens,
 )
 from attnsearch.models.vae import digest_of
-from attnsearch.prompts import Prompt
+from attnsearch.prompts import Prompt, roles_of
 from attnsearch.sampling import SamplerConfig, Schedule
 from attnsearch.scanning.subject import Anatomy, Arrays, Pixels, Samples, Watch
 
@@ -53,25 +53,23 @@ class PipelineSubject:
         """Read off the transformer and off what a sampling would run."""
         family = find_family(self._pipe.transformer)
         layers = family.layers(self._pipe.transformer)
-        expected = self._forecast(SamplerConfig())
-        height, width = expected.grid
         heads = {layer.heads for layer in layers}
         if len(heads) > 1:
             raise ConfigError(f"layers of {family.transformer} differ in their heads: {heads}")
-        joint = family.site == "joint"
-        queries: Any = layers[0].attention.to_q  # type: ignore[attr-defined]  # all have one
+        expected = self._forecast(SamplerConfig())
+        height, width = expected.grid
         longer = max(height, width)
         return Anatomy(
             layers=len(layers),
-            heads=layers[0].heads,
-            head_channels=queries.out_features // layers[0].heads,
+            heads=heads.pop(),
+            head_channels=expected.head_channels,
             grid=(height, width),
-            keys=expected.text_tokens + (height * width if joint else 0),
+            keys=expected.keys,
             canvas=(
                 max(1, _THUMBNAIL * height // longer),
                 max(1, _THUMBNAIL * width // longer),
             ),
-            itemsize=self._pipe.transformer.dtype.itemsize,
+            itemsize=expected.itemsize,
         )
 
     def branches(self, guidance: float) -> tuple[Branch, ...]:
@@ -93,7 +91,14 @@ class PipelineSubject:
         return Schedule(expected.timestep, expected.noise_level)
 
     def coordinates(self, prompts: Sequence[Prompt]) -> Arrays:
-        """None beside what the prompts say."""
+        """None beside what the prompts say.
+
+        Raises:
+            ConfigError: a prompt is longer than the model reads.
+        """
+        different = list({prompt.text: prompt for prompt in prompts}.values())
+        texts = self._forecast(SamplerConfig()).texts
+        role_tokens(self._pipe, different, roles_of(different), texts)
         return {}
 
     def attributes(self) -> Mapping[str, Any]:
@@ -104,6 +109,25 @@ class PipelineSubject:
             "transformer": type(self._pipe.transformer).__name__,
             "scheduler": type(self._pipe.scheduler).__name__,
             "size": self._size or "default",
+        }
+
+    def facts(self) -> Mapping[str, Any]:
+        """What it is, by the words in which a user is told; nothing is sampled."""
+        pipe, anatomy = self._pipe, self.anatomy
+        family = find_family(pipe.transformer)
+        return {
+            "kind": "pipeline",
+            "pipeline": type(pipe).__name__,
+            "family": family.name,
+            "transformer": type(pipe.transformer).__name__,
+            "parameters": sum(weight.numel() for weight in pipe.transformer.parameters()),
+            "scheduler": type(pipe.scheduler).__name__,
+            "attention": str(family.site),
+            "layers": anatomy.layers,
+            "heads": anatomy.heads,
+            "channels of a head": anatomy.head_channels,
+            "grid": list(anatomy.grid),
+            "text tokens": sum(self._forecast(SamplerConfig()).texts),
         }
 
     def prepare(self) -> None:
@@ -121,8 +145,8 @@ class PipelineSubject:
         if watch is None:
             images = self._pipe(**arguments).images
         else:
-            tokens = self._forecast(sampler).text_tokens
-            gamma = role_tokens(self._pipe, samples.prompts, watch.roles, tokens)
+            texts = self._forecast(sampler).texts
+            gamma = role_tokens(self._pipe, samples.prompts, watch.roles, texts)
             roles = {branch: rows.to(self.device) for branch, rows in gamma.items()}
             with capture(self._pipe.transformer, roles=roles, basis=watch.basis, sink=watch.sink):
                 images = self._pipe(**arguments).images

@@ -14,8 +14,8 @@ from attnsearch.models.families.contract import (
     TextRun,
     guidance_layout,
 )
-from attnsearch.models.families.registry import FAMILIES, find_family
-from attnsearch.models.families.routing import forward_arguments, route
+from attnsearch.models.families.registry import FAMILIES, family_named, find_family
+from attnsearch.models.families.routing import route
 
 __all__ = [
     "FAMILIES",
@@ -25,8 +25,8 @@ __all__ = [
     "Layer",
     "TextPlace",
     "TextRun",
+    "family_named",
     "find_family",
-    "forward_arguments",
     "guidance_layout",
     "route",
 ]

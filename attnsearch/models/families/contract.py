@@ -47,12 +47,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class TextRun:
-    """A run of text tokens, made by one tokenizer of the pipeline."""
+    """A run of text tokens: which attributes of a pipeline write and embed it."""
 
     tokenizer: str
-    """Attribute of the pipeline."""
-    length: int | None = None
-    """Tokens; None for what the other runs leave."""
+    encoder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

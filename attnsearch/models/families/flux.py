@@ -27,5 +27,5 @@ FLUX: Final = Family(
         for block in blocks
     ],
     grid=_grid,
-    texts=(TextRun("tokenizer_2"),),
+    texts=(TextRun("tokenizer_2", "text_encoder_2"),),
 )

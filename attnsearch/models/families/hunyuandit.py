@@ -15,5 +15,8 @@ HUNYUANDIT: Final = Family(
     processors=("HunyuanAttnProcessor2_0", "FusedHunyuanAttnProcessor2_0"),
     attention=lambda transformer: [block.attn2 for block in transformer.blocks],
     grid=latent_grid,
-    texts=(TextRun("tokenizer", 77), TextRun("tokenizer_2")),
+    texts=(
+        TextRun("tokenizer", "text_encoder"),
+        TextRun("tokenizer_2", "text_encoder_2"),
+    ),
 )

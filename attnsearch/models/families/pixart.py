@@ -11,6 +11,6 @@ PIXART: Final = Family(
     processors=("AttnProcessor2_0", "FusedAttnProcessor2_0"),
     attention=lambda transformer: [block.attn2 for block in transformer.transformer_blocks],
     grid=latent_grid,
-    texts=(TextRun("tokenizer"),),
+    texts=(TextRun("tokenizer", "text_encoder"),),
     lower_case=True,
 )

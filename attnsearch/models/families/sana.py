@@ -14,6 +14,6 @@ SANA: Final = Family(
     processors=("SanaAttnProcessor2_0",),
     attention=lambda transformer: [block.attn2 for block in transformer.transformer_blocks],
     grid=latent_grid,
-    texts=(TextRun("tokenizer"),),
+    texts=(TextRun("tokenizer", "text_encoder"),),
     lower_case=True,
 )

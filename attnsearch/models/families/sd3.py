@@ -14,5 +14,8 @@ SD3: Final = Family(
     processors=("JointAttnProcessor2_0",),
     attention=lambda transformer: [block.attn for block in transformer.transformer_blocks],
     grid=latent_grid,
-    texts=(TextRun("tokenizer", 77), TextRun("tokenizer_3")),
+    texts=(
+        TextRun("tokenizer", "text_encoder"),
+        TextRun("tokenizer_3", "text_encoder_3"),
+    ),
 )

@@ -153,6 +153,16 @@ def test_heads_are_ranked_by_the_relations_that_prompts_mark(store):
     assert all(-1 <= row["score"] <= 1 and row["score"] for row in rows)
 
 
+def test_pixart_is_ranked_by_its_weights_and_others_say_why_not(pipeline_folder):
+    screen = ("--metric", "qk-relational", "--json")
+    rows = json.loads(run("rank", pipeline_folder("pixart"), *screen).stdout)
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    assert all(0 < row["energy"] and abs(row["cosine"]) <= 1 for row in rows)
+    line = refused(run("rank", pipeline_folder("flux"), *screen))
+    assert "FluxTransformer2DModel" in line
+    assert "scan it" in line
+
+
 def test_prompts_that_mark_no_relation_are_not_ranked(pipeline_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red square\na blue circle\n")

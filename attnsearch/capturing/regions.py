@@ -54,7 +54,7 @@ def pool_regions(
     weights = np.full((len(found), len(names), grid[0] * grid[1]), np.nan)
     for sample, masks in enumerate(found):
         for name, mask in masks.items():
-            pooled = pool(_mask(mask, name, sample), grid)
+            pooled = pool(as_mask(mask, name, sample), grid)
             if pooled.any():
                 weights[sample, names.index(name)] = pooled.ravel()
     return names, weights
@@ -113,7 +113,12 @@ def _image(image: Any) -> Floats:
     return values.astype(np.float64)
 
 
-def _mask(mask: npt.ArrayLike, name: str, sample: int) -> Floats:
+def as_mask(mask: npt.ArrayLike, name: str, sample: int) -> Floats:
+    """A mask [y, x] in [0, 1] as an array.
+
+    Raises:
+        ConfigError: it is something else; names region and sample.
+    """
     values = np.asarray(mask)
     if values.ndim != 2 or not values.size or not _in_unit_range(values):
         raise ConfigError(

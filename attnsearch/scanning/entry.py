@@ -6,6 +6,7 @@ from typing import Final
 
 import torch
 
+from attnsearch.capturing.regions import Segmenter
 from attnsearch.encoders import EncoderKind
 from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint, Vae, load_checkpoint, load_pixart
@@ -42,6 +43,10 @@ class Reading:
     """Folder of the VAE that decodes a latent model's images."""
     size: int | None = None
     """Side of a pipeline's images, pixels."""
+    segmenter: Segmenter | None = None
+    """Finds regions in a pipeline's images."""
+    regions: tuple[str, ...] = ()
+    """Their names."""
 
     def __post_init__(self) -> None:
         if self.encoder is None and (self.encoder_source or self.heads is not None):
@@ -58,9 +63,13 @@ def open_subject(path: Path, device: torch.device, reading: Reading | None = Non
     if is_pipeline(path):
         if told.encoder is not None or told.vae is not None:
             raise ConfigError(f"{path} is a pipeline and brings its own encoder and VAE")
-        return PipelineSubject(path, device, size=told.size)
+        return PipelineSubject(
+            path, device, size=told.size, segmenter=told.segmenter, regions=told.regions
+        )
     if path.is_dir():
         raise ConfigError(f"{path} is neither a checkpoint file nor a pipeline's folder")
+    if told.segmenter is not None:
+        raise ConfigError(f"the images of {path} have a scorer of their own")
     if told.size is not None:
         raise ConfigError(f"the size of the images of {path} is fixed; --size is for pipelines")
     vae = None if told.vae is None else Vae(told.vae, device)

@@ -12,12 +12,14 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
 from attnsearch.capturing import SketchRecord
 from attnsearch.errors import ConfigError
 from attnsearch.scanning.plan import ScanPlan
-from attnsearch.scanning.subject import Arrays, Subject, Watch
+from attnsearch.scanning.subject import Arrays, Pixels, Subject, Watch
 from attnsearch.store import ScanLayout, ScanWriter
 from attnsearch_kernels import dct2
 
@@ -63,7 +65,7 @@ def execute_plan(
 
 
 def estimate_seconds(plan: ScanPlan, subject: Subject) -> float:
-    """Predicted duration of a whole scan, from one block painted in one step and in two."""
+    """Predicted duration of a whole scan, from one block painted in two steps and in three."""
     rows = plan.layout.block_slice(0)
     subject.prepare()
 
@@ -72,8 +74,9 @@ def estimate_seconds(plan: ScanPlan, subject: Subject) -> float:
         subject.paint(plan.samples(rows), replace(plan.sampler, steps=steps), None)
         return perf_counter() - begin
 
-    one, two = (min(seconds(steps) for _ in range(3)) for steps in (1, 2))
-    block = one + (plan.sampler.steps - 1) * max(two - one, 0.0)
+    # Not in one step, which some pipelines take for that of a distilled model.
+    two, three = (min(seconds(steps) for _ in range(2)) for steps in (2, 3))
+    block = two + (plan.sampler.steps - 2) * max(three - two, 0.0)
     return block * plan.layout.samples / (rows.stop - rows.start)
 
 
@@ -83,13 +86,25 @@ def _run_block(plan: ScanPlan, subject: Subject, rows: slice) -> Arrays:
     sketches = _SketchBuffer(layout, len(samples.prompts), subject.device)
     basis = dct2(*subject.anatomy.grid, layout.order, device=subject.device)
     pixels = subject.paint(samples, plan.sampler, Watch(layout.roles, basis, sketches.add))
-    arrays = sketches.arrays() | {"thumbnail": np.round(pixels * 255).astype(np.uint8)}
+    arrays = sketches.arrays() | {"thumbnail": _thumbnails(pixels, layout.canvas)}
     if layout.regions or layout.scores:
         regions, scores = subject.judge(samples, pixels)
         if layout.regions:
             arrays["region_coefficients"] = regions @ basis.cpu().numpy()
         arrays |= scores
     return arrays
+
+
+def _thumbnails(pixels: Pixels, canvas: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Images [sample, y, x, rgb] at the size that is stored."""
+    images = np.round(pixels * 255).astype(np.uint8)
+    if images.shape[1:3] == canvas:
+        return images
+    height, width = canvas
+    small = [
+        Image.fromarray(image).resize((width, height), Image.Resampling.BOX) for image in images
+    ]
+    return np.stack([np.asarray(image) for image in small])
 
 
 class _SketchBuffer:

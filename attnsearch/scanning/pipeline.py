@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from PIL import Image
 
 from attnsearch.axes import Branch
 from attnsearch.capturing import capture
+from attnsearch.capturing.regions import Segmenter, as_mask, pool
 from attnsearch.errors import ConfigError
 from attnsearch.models.families import find_family
 from attnsearch.models.pipelines import (
@@ -30,19 +30,33 @@ _THUMBNAIL: Final = 128
 
 
 class PipelineSubject:
-    """A pipeline folder on a device. Its prompts are free, and nothing looks for objects."""
+    """A pipeline folder on a device. Prompts are free, and users find objects, if anyone does."""
 
     roles = None
-    regions = ()
     scores = ()
 
-    def __init__(self, folder: Path, device: torch.device, *, size: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        *,
+        size: int | None = None,
+        segmenter: Segmenter | None = None,
+        regions: Sequence[str] = (),
+    ) -> None:
         """`size` is the side of the square image in pixels; by default the pipeline's own.
 
+        `segmenter` finds the `regions` in each finished image.
+
         Raises:
-            AttnsearchError: the folder cannot be read, or its transformer cannot be watched.
+            AttnsearchError: the folder cannot be read, its transformer cannot be watched, or there
+                is a segmenter without regions, or the other way round.
         """
+        if (segmenter is None) == bool(regions):
+            raise ConfigError("a segmenter and the names of the regions it finds go together")
         self.device = device
+        self.regions = tuple(regions)
+        self._segmenter = segmenter
         self._folder = folder
         self._size = size
         self._pipe = load_pipeline(folder, device)
@@ -109,6 +123,7 @@ class PipelineSubject:
             "transformer": type(self._pipe.transformer).__name__,
             "scheduler": type(self._pipe.scheduler).__name__,
             "size": self._size or "default",
+            **({} if self._segmenter is None else {"segmenter": _name_of(self._segmenter)}),
         }
 
     def facts(self) -> Mapping[str, Any]:
@@ -134,12 +149,12 @@ class PipelineSubject:
         """Nothing is left to build."""
 
     def paint(self, samples: Samples, sampler: SamplerConfig, watch: Watch | None) -> Pixels:
-        """Images as the pipeline makes them, made small."""
+        """Images as the pipeline makes them."""
         settings = self._settings(sampler)
         arguments = {
             "prompt": [prompt.text for prompt in samples.prompts],
             "generator": [torch.Generator().manual_seed(seed) for seed in samples.seeds],
-            "output_type": "pil",
+            "output_type": "np",
             **settings,
         }
         if watch is None:
@@ -150,12 +165,35 @@ class PipelineSubject:
             roles = {branch: rows.to(self.device) for branch, rows in gamma.items()}
             with capture(self._pipe.transformer, roles=roles, basis=watch.basis, sink=watch.sink):
                 images = self._pipe(**arguments).images
-        height, width = self.anatomy.canvas
-        return np.stack([_thumbnail(image, width, height) for image in images])
+        return np.asarray(images, dtype=np.float32)
 
     def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:
-        """Never called: there are neither regions nor scores."""
-        raise NotImplementedError("nothing looks for objects in the images of a pipeline")
+        """What the segmenter finds; there are no scores.
+
+        Raises:
+            ConfigError: it finds a region that was not announced, or something that is no mask.
+        """
+        grid = self.anatomy.grid
+        weights = np.full(
+            (len(pixels), len(self.regions), grid[0] * grid[1]), np.nan, dtype=np.float32
+        )
+        if self._segmenter is None:
+            return weights, {}
+        found = [
+            dict(self._segmenter(image.astype(np.float64), prompt))
+            for image, prompt in zip(pixels, samples.prompts, strict=True)
+        ]
+        for row, masks in enumerate(found):
+            for name, mask in masks.items():
+                if name not in self.regions:
+                    raise ConfigError(
+                        f"{_name_of(self._segmenter)} finds {name!r}, which is none of the "
+                        f"regions {', '.join(self.regions)}"
+                    )
+                pooled = pool(as_mask(mask, name, row), grid)
+                if pooled.any():
+                    weights[row, self.regions.index(name)] = pooled.ravel()
+        return weights, {}
 
     def _settings(self, sampler: SamplerConfig) -> dict[str, Any]:
         return call_settings(
@@ -166,6 +204,6 @@ class PipelineSubject:
         return forecast(self._pipe, self._settings(sampler))
 
 
-def _thumbnail(image: Image.Image, width: int, height: int) -> Pixels:
-    small = image.convert("RGB").resize((width, height), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32) / np.float32(255)
+def _name_of(segmenter: Segmenter) -> str:
+    """What a store records of a function, so that a scan is not continued with another."""
+    return str(getattr(segmenter, "__qualname__", type(segmenter).__qualname__))

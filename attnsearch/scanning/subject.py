@@ -98,7 +98,7 @@ class Subject(Protocol):
         """
 
     def paint(self, samples: Samples, sampler: SamplerConfig, watch: Watch | None) -> Pixels:
-        """Sample images; with `watch`, sketch every watched map on the way."""
+        """Sample images of any size; with `watch`, sketch every watched map on the way."""
 
     def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:
         """Region weights [sample, region, image token], NaN where not found; scores by name."""

@@ -5,17 +5,19 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import attnsearch
+from attnsearch.aggregate import basis_of
 from attnsearch.cli import app
 from attnsearch.errors import ConfigError
 from attnsearch.models.pipelines import call_settings, forecast, load_pipeline
 from attnsearch.prompts import read_prompts
 from attnsearch.sampling import SamplerConfig
-from attnsearch.scanning import PipelineSubject, execute_plan, plan_scan
+from attnsearch.scanning import PipelineSubject, Reading, execute_plan, plan_scan
 
 # diffusers turns a tensor into an array in a way NumPy is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -180,6 +182,38 @@ def test_the_grid_of_the_task_is_what_a_pipeline_paints_by_default(pipeline_fold
     assert result.exit_code == 0, result.output
     assert attnsearch.open_scan(tmp_path / "s").sizes["sample"] == 96
     assert run("rank", tmp_path / "s", "--json").exit_code == 0
+
+
+def left_and_right(image, prompt):
+    """Object 1 on the left in images of squares, nothing in the others."""
+    height, width, _ = image.shape
+    left = np.arange(width) < width // 2
+    if "square" not in prompt.text.split()[0:3]:
+        return {}
+    return {"object1": np.tile(left, (height, 1)), "object2": np.tile(~left, (height, 1))}
+
+
+def test_regions_are_those_a_segmenter_finds(pipeline_folder, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(
+        "a {shape1:square} {relation:above} it\na {shape1:circle} {relation:below} it\n"
+    )
+    reading = Reading(segmenter=left_and_right, regions=("object1", "object2"), size=SIZE)
+    settings = {"prompts": str(prompts), "seeds": 1, "sampler": SamplerConfig(steps=2)}
+    attnsearch.scan(pipeline_folder("pixart"), tmp_path / "s", reading=reading, **settings)
+    scan = attnsearch.open_scan(tmp_path / "s")
+    height, width = scan.attrs["grid"]
+    weights = scan["region_coefficients"].to_numpy() @ basis_of(scan)
+    assert np.isnan(weights[1]).all()
+    left = np.tile(np.arange(width) < width // 2, (height, 1)).ravel()
+    np.testing.assert_allclose(weights[0], [left, ~left], atol=1e-5)
+    (row, *_) = json.loads(run("ask", tmp_path / "s", "object1 -> relation", "--json").stdout)
+    assert row["samples"] == 1
+    other = Reading(segmenter=left_and_right, regions=("object1",), size=SIZE)
+    with pytest.raises(ConfigError, match="'object2', which is none of the regions object1"):
+        attnsearch.scan(pipeline_folder("pixart"), tmp_path / "t", reading=other, **settings)
+    with pytest.raises(ConfigError, match="go together"):
+        PipelineSubject(pipeline_folder("pixart"), CPU, regions=("object1",))
 
 
 def test_asking_about_regions_says_that_there_are_none(store):

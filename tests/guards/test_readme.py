@@ -38,6 +38,20 @@ def test_the_cost_of_the_sketch_is_quoted_as_measured():
         assert f"| {sketched:.2f} |" in quoted
 
 
+def test_other_tools_are_quoted_as_measured():
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for row in _result("models-cpu.json")["rows"]:
+        if row["variant"] == "plain":
+            continue
+        quoted = next(
+            line for line in page.splitlines() if line.startswith(f"| {row['variant']} |")
+        )
+        sizes = (row["peak_memory_growth_bytes"], row["held_bytes"], row["disk_bytes"])
+        cells = ["-" if size is None else f"{size / 2**20:.0f}" for size in sizes]
+        expected = [f"{row['over_plain']['median']:.2f}", *cells]
+        assert [cell.strip() for cell in quoted.split("|")[2:6]] == expected
+
+
 def test_tiles_say_whether_they_were_timed():
     timed = any((ROOT / "benchmarks" / "results").glob("tune-*.json"))
     assert timed != ("No GPU run has been made yet" in KERNELS)

@@ -1,19 +1,23 @@
 """docs/results.md and its pictures, written from benchmarks/results/relational-heads.json."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from _results_claims import STRONG, SURE, claims
+from _results_claims import LEARNED, STRONG, SURE, claims, relational_heads, since
 
 from attnsearch.axes import HeadAddress
 from attnsearch.report import emergence as curves
+from attnsearch.task.spec import PRESETS
 from attnsearch.zoo.emergence import Snapshot
 
 Model = dict[str, Any]
 
+_MEASURED: Final = (
+    "step", "shape", "colour", "binding", "relation_loose", "score", "q_value",
+)  # fmt: skip
 PAPER: Final = tomllib.loads((Path(__file__).parent / "paper.toml").read_text(encoding="utf-8"))
 ENCODINGS: Final = {
     "rtep": "random token embeddings with positions",
@@ -36,9 +40,9 @@ def page(results: dict[str, Any]) -> str:
             *_head_section(main),
             *_weights_section(main),
             *_emergence_section(main),
-            *_overlap_section([model for model in models if _is_overlap(model)]),
+            *_overlap_section([model for model in models if _is_overlap(model)], main),
             *_claims_section(main),
-            *_missing_section(results["missing"]),
+            *_missing_section(results["missing"], results["outdated"]),
         ]
     )
 
@@ -60,7 +64,12 @@ def write_pictures(results: dict[str, Any], folder: Path) -> None:
 
 def _introduction(models: Sequence[Model]) -> list[str]:
     counts = models[0]["accuracies"]
-    trained, unseen = (counts[s]["binding"]["count"] for s in ("in_distribution", "held_out"))
+    trained, unseen = (
+        counts.get(split, {}).get("binding", {}).get("count", 0)
+        for split in ("in_distribution", "held_out")
+    )
+    first = models[0]
+    canvas = PRESETS[first["task"]].canvas
     machines = sorted({f"{m['machine']['cpu']}, GPU {m['machine']['gpu']}" for m in models})
     return [
         "# Results",
@@ -70,9 +79,11 @@ def _introduction(models: Sequence[Model]) -> list[str]:
         *_paragraph(
             "Which text encodings let a diffusion transformer paint a relation, by which heads,",
             "and when do these appear? Small models, trained from scratch on scenes of two",
-            "objects by `attnsearch zoo train experiments/*.toml --out runs`. Trained, sampled",
-            f"and scanned on: {'; '.join(machines)}. Every number on this page comes from [one",
-            "file](../benchmarks/results/relational-heads.json), which `python",
+            "objects by `attnsearch zoo train experiments/*.toml --out runs`. Images have",
+            f"{canvas} px; captions name both colours and have one wording a relation; sampled",
+            f"in {first['sampling_steps']} steps with guidance {first['guidance']}. Trained,",
+            f"sampled and scanned on: {'; '.join(machines)}. Every number on this page comes",
+            "from [one file](../benchmarks/results/relational-heads.json), which `python",
             "benchmarks/relational_heads.py` gathers from the records of the packaged models.",
         ),
         *_paragraph(
@@ -80,11 +91,11 @@ def _introduction(models: Sequence[Model]) -> list[str]:
             f"scores. Accuracies count {trained} images of combinations trained on and {unseen}",
             "of combinations held out. *Relation* is the paper's loose relation: both objects",
             "once, in their colours, and on the asked side. *Given binding* leaves out the",
-            "images without both objects; a model that knows the words of a caption but not",
-            "their order gets half of these at best. The relational score lies in [-1, 1]: at",
-            "+1 the map of the relation words lies where object 1 is to go, at -1 where object",
-            "2 is to go; q is its p-value adjusted for the number of heads ([the",
-            "null](decisions/0003-null-of-the-relational-metric.md)).",
+            "images without both objects; over all prompts, a model that knows the words of a",
+            "caption but not their order gets half of these at best. The relational score lies",
+            "in [-1, 1]: at +1 the map of the relation words lies where object 1 is to go, at",
+            "-1 where object 2 is to go; q is its p-value adjusted for the number of heads",
+            "([the null](decisions/0003-null-of-the-relational-metric.md)).",
         ),
     ]
 
@@ -137,29 +148,36 @@ def _held_out_section(models: Sequence[Model]) -> list[str]:
         [
             model["name"],
             *(
-                _share(model["accuracies"][split]["relation_loose"])
-                for split in ("in_distribution", "held_out")
-            ),
-            *(
-                _share(model["relation_given_binding"][split])
+                _share(model[table].get(split, {}).get("relation_loose"))
+                if table == "accuracies"
+                else _share(model[table].get(split))
+                for table in ("accuracies", "relation_given_binding")
                 for split in ("in_distribution", "held_out")
             ),
         ]
+        if model["encoder"] != "rte"
+        else [model["name"], *"----"]
         for model in models
     ]
     columns = ["model", "relation", "held out", "given binding", "held out, given binding"]
     return [
         "## Combinations never trained on",
         "",
-        "Each ordered pair of objects was never shown in one of the eight relations.",
-        "",
+        *_paragraph(
+            "Each ordered pair of objects was never captioned in one of the eight relations;",
+            "the mirrored caption, which asks for the same layout, was. Without positions both",
+            "are one caption, so that the split says nothing of such models (-).",
+        ),
         *_table(columns, rows),
         "",
     ]
 
 
 def _head_section(models: Sequence[Model]) -> list[str]:
-    columns = ["model", "head", "score", "interval", "p", "q", "next head", "its score", "its q"]
+    columns = [
+        "model", "head", "score", "interval", "p", "q", "next head", "its score", "its q",
+        f"size >= {STRONG}, q < {SURE}",
+    ]  # fmt: skip
     rows = []
     for model in models:
         best, second = model["heads"][:2]
@@ -174,12 +192,14 @@ def _head_section(models: Sequence[Model]) -> list[str]:
                 _address(second),
                 f"{second['score']:+.3f}",
                 f"{second['q_value']:.2g}",
+                ", ".join(map(_address, relational_heads(model["heads"]))) or "none",
             ]
         )
-    steps = len(models[0]["best_head_by_step"])
+    steps = max(len(model["best_head_by_step"]) for model in models)
     profile = [
         [model["name"], _address(model["heads"][0])]
         + [f"{score:+.2f}" for score in model["best_head_by_step"]]
+        + ["-"] * (steps - len(model["best_head_by_step"]))
         for model in models
     ]
     return [
@@ -235,23 +255,25 @@ def _emergence_section(models: Sequence[Model]) -> list[str]:
     rows = [
         [
             model["name"],
-            _first(model, lambda s: abs(s["score"]) >= STRONG and s["q_value"] < SURE),
-            _first(model, lambda s: _given(s) >= 0.75),
-            _first(model, lambda s: s["shape"] >= 0.5),
-            _first(model, lambda s: s["relation_loose"] >= 0.5),
+            _since(model, "relational_heads", 1),
+            _since(model, "given_binding", LEARNED),
+            _since(model, "shape", 0.5),
+            _since(model, "relation_loose", 0.5),
             f"{model['emergence'][-1]['step']:,}",
         ]
         for model in followed
     ]
     columns = [
-        "model", f"head: size of score >= {STRONG}, q < {SURE}", "relation given binding >= 0.75",
+        "model", f"a head: size >= {STRONG}, q < {SURE}", f"relation given binding >= {LEARNED}",
         "shapes >= 0.5", "relation >= 0.5", "followed to",
     ]  # fmt: skip
     return [
         "## When the head appears",
         "",
-        "First snapshot of the training at which:",
-        "",
+        *_paragraph(
+            "Between which two snapshots of the training each began to hold, and held from then",
+            "on. A snapshot has the averaged weights, which lag behind those that are trained.",
+        ),
         *_table(columns, rows),
         "",
         "![Accuracies and head scores along training](emergence.png)",
@@ -264,7 +286,7 @@ def _emergence_section(models: Sequence[Model]) -> list[str]:
     ]
 
 
-def _overlap_section(models: Sequence[Model]) -> list[str]:
+def _overlap_section(models: Sequence[Model], others: Sequence[Model]) -> list[str]:
     if not models:
         return []
     rows = [
@@ -272,9 +294,9 @@ def _overlap_section(models: Sequence[Model]) -> list[str]:
             f"{model['overlap']['boxes']:.0%}",
             f"{model['overlap']['hidden']:.0%}",
             str(model["seed"]),
-            _first(model, lambda s: abs(s["score"]) >= STRONG and s["q_value"] < SURE),
-            _first(model, lambda s: _given(s) >= 0.75),
-            _first(model, lambda s: s["relation_loose"] >= 0.5),
+            _since(model, "relational_heads", 1),
+            _since(model, "given_binding", LEARNED),
+            _since(model, "relation_loose", 0.5),
             _share(model["accuracies"]["in_distribution"]["relation_loose"]),
             f"{model['heads'][0]['score']:+.3f}",
             f"{model['steps']:,}",
@@ -282,8 +304,8 @@ def _overlap_section(models: Sequence[Model]) -> list[str]:
         for model in models
     ]
     columns = [
-        "overlapping boxes", "object 1 partly hidden", "seed", f"head >= {STRONG}",
-        "relation given binding >= 0.75", "relation >= 0.5", "relation at the end",
+        "overlapping boxes", "object 1 partly hidden", "seed", "a relational head",
+        f"relation given binding >= {LEARNED}", "relation >= 0.5", "relation at the end",
         "best head at the end", "steps",
     ]  # fmt: skip
     return [
@@ -293,7 +315,8 @@ def _overlap_section(models: Sequence[Model]) -> list[str]:
             "Without overlap, which object a caption names first shows only through the",
             "relation itself: order and direction have to be learned together. Where objects",
             "overlap, the second hides the first. The same model (RTEP) on scenes that differ",
-            "in how near the two centres may be; columns as above, first snapshot at which:",
+            "in how near the two centres may be; columns as above, not reached means within the",
+            f"steps of the last column. {_same_runs(models, others)}",
         ),
         *_table(columns, rows),
         "",
@@ -302,27 +325,35 @@ def _overlap_section(models: Sequence[Model]) -> list[str]:
     ]
 
 
-def _claims_section(models: Sequence[Model]) -> list[str]:
-    rows = [
-        [claim.paper, claim.here, "agrees" if claim.holds else "differs", claim.why]
-        for claim in claims(models, PAPER)
+def _same_runs(models: Sequence[Model], others: Sequence[Model]) -> str:
+    """Which of these runs began as one of another table, and went on otherwise at its end."""
+    same = ("encoder", "size", "seed", "overlap", "task")
+    pairs = [
+        f"{model['name']} is {other['name']} up to the last quarter of its steps"
+        for model in models
+        for other in others
+        if all(model[key] == other[key] for key in same)
     ]
+    return f"{'; '.join(pairs)}." if pairs else ""
+
+
+def _claims_section(models: Sequence[Model]) -> list[str]:
+    rows = [[claim.paper, claim.here, claim.verdict, claim.note] for claim in claims(models, PAPER)]
     return [
         "## Against the paper",
         "",
-        *_table(["the paper", "here", "", "why"], rows),
+        *_table(["the paper", "here", "", "note"], rows),
         "",
     ]
 
 
-def _missing_section(missing: Sequence[str]) -> list[str]:
-    if not missing:
-        return []
-    return [
-        "## Not trained yet",
-        "",
-        *_paragraph(f"{', '.join(missing)}. The command at the top of this page trains them."),
-    ]
+def _missing_section(missing: Sequence[str], outdated: Sequence[str]) -> list[str]:
+    lines = []
+    if missing:
+        lines.append(f"{', '.join(missing)}. The command at the top of this page trains them.")
+    if outdated:
+        lines.append(f"Published under an older experiment: {', '.join(outdated)}.")
+    return ["## Not trained yet", "", *_paragraph(*lines)] if lines else []
 
 
 def _paragraph(*pieces: str) -> list[str]:
@@ -345,17 +376,19 @@ def _title(model: Model) -> str:
 
 
 def _snapshots(model: Model) -> list[Snapshot]:
-    return [Snapshot(**{**row, "head": HeadAddress(**row["head"])}) for row in model["emergence"]]
+    return [
+        Snapshot(head=HeadAddress(**row["head"]), **{key: row[key] for key in _MEASURED})
+        for row in model["emergence"]
+    ]
 
 
-def _first(model: Model, holds: Callable[[dict[str, Any]], bool]) -> str:
-    """The first snapshot from which on a condition holds, or that there is none."""
-    found = next((row["step"] for row in model["emergence"] if holds(row)), None)
-    return "not reached" if found is None else f"{found:,}"
-
-
-def _given(row: dict[str, Any]) -> float:
-    return float(row["relation_loose"] / row["binding"]) if row["binding"] else 0.0
+def _since(model: Model, what: str, least: float) -> str:
+    """The two snapshots between which something began to hold and held from then on."""
+    step = since(model["emergence"], what, least)
+    if step is None:
+        return "not reached"
+    before = max((row["step"] for row in model["emergence"] if row["step"] < step), default=0)
+    return f"{before:,} to {step:,}"
 
 
 def _address(head: dict[str, Any]) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from _results_claims import relational_heads
 from _results_page import page, write_pictures
 
 from attnsearch import zoo
 from attnsearch.circuits import screen, screening_of
 from attnsearch.evaluation import accuracy
-from attnsearch.experiments import read_experiment
+from attnsearch.experiments import Experiment, read_experiment
 from attnsearch.models import load_checkpoint
 from attnsearch.task.scenes import coverage, draw_scenes
 from attnsearch.task.spec import OBJECT_PAIRS, SHAPES, TaskSpec
@@ -66,7 +67,17 @@ def gather() -> dict[str, Any]:
             overlaps[task] = overlap(task)
         models.append(_model(published[name]) | {"overlap": overlaps[task]})
     missing = [name for name in experiments if name not in published]
-    return {"models": models, "missing": missing}
+    return {"models": models, "missing": missing, "outdated": _outdated(experiments, published)}
+
+
+def _outdated(experiments: dict[str, Experiment], published: dict[str, Path]) -> list[str]:
+    """Models that were published under another experiment than their file now describes."""
+    return [
+        name
+        for name, experiment in experiments.items()
+        if name in published
+        and not experiment.table().items() <= _read(published[name], "config").items()
+    ]
 
 
 def overlap(task: TaskSpec) -> dict[str, float]:
@@ -90,7 +101,10 @@ def _model(checkpoint: Path) -> dict[str, Any]:
     config = _read(checkpoint, "config")
     evaluation = _read(checkpoint, "evaluation")
     ranking = _read(checkpoint, "ranking")
-    keys = ("name", "encoder", "size", "seed", "parameters", "steps", "snapshots", "machine")
+    keys = (
+        "name", "encoder", "size", "seed", "parameters", "task", "steps", "snapshots",
+        "sampling_steps", "guidance", "machine",
+    )  # fmt: skip
     return {
         **{key: config[key] for key in keys},
         "accuracies": evaluation,
@@ -111,12 +125,21 @@ def _model(checkpoint: Path) -> dict[str, Any]:
             }
             for row in screen({checkpoint.stem: screening_of(load_checkpoint(checkpoint))})
         ],
-        "emergence": (
-            [asdict(snapshot) for snapshot in read_emergence(checkpoint)]
-            if config["snapshots"]
-            else []
-        ),
+        "emergence": _emergence(checkpoint) if config["snapshots"] else [],
     }
+
+
+def _emergence(checkpoint: Path) -> list[dict[str, Any]]:
+    """Accuracies, best head and number of relational heads of every snapshot."""
+    raw = _read(checkpoint, "emergence")
+    return [
+        asdict(snapshot)
+        | {
+            "given_binding": snapshot.relation_given_binding,
+            "relational_heads": len(relational_heads(row["heads"])),
+        }
+        for snapshot, row in zip(read_emergence(checkpoint), raw, strict=True)
+    ]
 
 
 def _given_binding(measures: dict[str, dict[str, float]]) -> dict[str, Any] | None:

@@ -38,8 +38,10 @@ def print_table(
         table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    # A pipe has no width; rows must not be cut to an imagined terminal.
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = Console()
+    # Neither a narrow terminal nor a pipe, which has no width, may cut a row; lines wrap instead.
+    whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console = Console(width=max(whole, console.width), soft_wrap=True)
     console.print(table)
 
 

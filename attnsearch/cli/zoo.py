@@ -147,6 +147,10 @@ def emergence(
     """
     from attnsearch.zoo.emergence import read_emergence
 
+    names = [model.stem for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"several models are called {name}; rename one of them")
     followed = {model.stem: read_emergence(model) for model in models}
     if picture is not None:
         from attnsearch.report import emergence as curves

@@ -48,9 +48,15 @@ def run_experiment(
     """Bring a folder to the end of an experiment, from wherever it stands.
 
     Raises:
-        AttnsearchError: the folder holds another experiment, or a stage cannot be done.
+        AttnsearchError: the folder holds another experiment, another process works on it, or a
+            stage cannot be done.
         KeyboardInterrupt: the user stopped it; run again, it goes on.
     """
+    with files.working_on(folder):
+        _run_stages(experiment, folder, device, report)
+
+
+def _run_stages(experiment: Experiment, folder: Path, device: torch.device, report: Report) -> None:
     files.claim(experiment, folder)
     if not (folder / files.MACHINE).exists():
         files.write_json(folder / files.MACHINE, describe_machine())

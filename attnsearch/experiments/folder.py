@@ -14,8 +14,11 @@
 JSON files are whole or absent: the presence of one says that its stage is done.
 """
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +36,26 @@ EVALUATION: Final = "evaluation.json"
 MAPS: Final = "maps.zarr"
 RANKING: Final = "ranking.json"
 EMERGENCE: Final = "emergence.json"
+
+
+@contextmanager
+def working_on(folder: Path) -> Iterator[None]:
+    """Keep every other process from working on the run in a folder inside the `with` block.
+
+    The system lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        ConfigError: another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"another process works on the run in {folder}") from error
+    finally:
+        os.close(lock)
 
 
 def claim(experiment: Experiment, folder: Path) -> None:

@@ -34,6 +34,7 @@ def publish(run: Path, folder: Path) -> Path:
         "emergence": files.EMERGENCE,
     }
     for part, name in copied.items():
+        zoo.beside(path, part).unlink(missing_ok=True)  # of an earlier run of that name
         if (run / name).exists():
             shutil.copyfile(run / name, zoo.beside(path, part))
     config = experiment.table() | {

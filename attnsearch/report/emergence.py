@@ -55,7 +55,13 @@ def _accuracies(axes: Any, snapshots: Sequence[Snapshot]) -> None:
         values = [getattr(s, field) for s in snapshots]
         axes.plot(steps, values, color=colour, label=label, linewidth=width)
     given = [(s.step, s.relation_given_binding) for s in snapshots if s.binding]
-    axes.plot(*zip(*given, strict=True), ":", color="#c0392b", label="relation given binding")
+    axes.plot(
+        [step for step, _ in given],
+        [share for _, share in given],
+        ":",
+        color="#c0392b",
+        label="relation given binding",
+    )
     axes.axhline(0.5, color="#dddddd", linewidth=0.8, zorder=0)
     axes.set_ylim(0, 1.03)
 

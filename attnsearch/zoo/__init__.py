@@ -60,8 +60,17 @@ def summarise(checkpoint: Path) -> Summary:
     """
     config = _read(checkpoint, "config")
     evaluation = _read(checkpoint, "evaluation")
-    heads = _read(checkpoint, "ranking").get("heads") or [{}]
-    best = heads[0]
+    ranking = _read(checkpoint, "ranking")
+    try:
+        return _summary(checkpoint, config, evaluation, ranking)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"a record beside {checkpoint} is damaged: {error}") from error
+
+
+def _summary(
+    checkpoint: Path, config: dict[str, Any], evaluation: dict[str, Any], ranking: dict[str, Any]
+) -> Summary:
+    best = (ranking.get("heads") or [{}])[0]
     return Summary(
         name=checkpoint.stem,
         path=str(checkpoint),

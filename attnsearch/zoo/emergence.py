@@ -41,11 +41,15 @@ def read_emergence(model: Path) -> list[Snapshot]:
     """The snapshots of a published checkpoint, or of a run's folder, by step.
 
     Raises:
-        ConfigError: the training was not followed, or the file is damaged.
+        ConfigError: there is no such model, its training was not followed, or the file is damaged.
     """
+    if not model.exists():
+        raise ConfigError(f"no such file: {model}")
     path = model / "emergence.json" if model.is_dir() else zoo.beside(model, "emergence")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
+        if not rows:
+            raise ValueError("it holds no snapshot")
         return [_snapshot(row) for row in rows]
     except FileNotFoundError as error:
         raise ConfigError(

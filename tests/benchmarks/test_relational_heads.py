@@ -60,12 +60,37 @@ def test_a_verdict_follows_what_was_measured(module, results):
 
     def holds():
         (claim,) = (c for c in claims.claims([model], paper) if c.paper == returns)
-        return claim.holds
+        return claim.verdict
 
-    assert holds()
+    assert holds() == "agrees"
     for head in model["heads"]:
         head["score"] /= 10
-    assert not holds()
+    assert holds() == "differs"
+
+
+def test_what_does_not_last_was_not_reached(module):
+    since = module("_results_claims").since
+    shares = [None, 0.9, 0.2, 0.8, 0.9]
+    rows = [{"step": step, "x": share} for step, share in enumerate(shares)]
+    assert since(rows, "x", 0.75) == 3
+    assert since(rows, "x", 0.85) == 4
+    assert since(rows, "x", 0.95) is None
+
+
+def test_without_word_order_the_splits_are_pooled(module, results):
+    (model,) = (each for each in results["models"] if each["name"] == "rte-femto-seed1")
+    shares = module("_results_claims").pooled(model)
+    # The four orders of the same words are one prompt: every second image binds right.
+    assert shares["binding"] == pytest.approx(shares["shape"] / 2, abs=0.01)
+
+
+def test_the_page_takes_models_of_any_task(module, results):
+    odd = copy.deepcopy(results)
+    for model in odd["models"]:
+        del model["accuracies"]["held_out"], model["relation_given_binding"]["held_out"]
+    odd["models"][0]["best_head_by_step"] = [0.5] * 3
+    page = module("_results_page").page(odd | {"missing": [], "outdated": []})
+    assert "Not trained yet" not in page
 
 
 def test_without_models_of_an_encoding_nothing_is_claimed_of_it(module, results):

@@ -36,6 +36,15 @@ def test_what_no_file_tells_is_a_dash(tmp_path):
     assert {key for key, value in model.items() if value is not None} == {"name", "path"}
 
 
+@pytest.mark.parametrize("content", ['{"heads": ["x"]}', '{"heads": [{"score": 1}]}'])
+def test_records_of_another_form_are_refused(tmp_path, content):
+    path = Path(shutil.copy(zoo.demonstration(), tmp_path))
+    zoo.beside(path, "ranking").write_text(content)
+    result = run("zoo", "--folder", tmp_path)
+    assert result.exit_code == 2
+    assert f"beside {path} is damaged" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"heads": 3'])
 def test_a_damaged_file_is_named(tmp_path, content):
     path = shutil.copy(zoo.demonstration(), tmp_path)
@@ -102,7 +111,7 @@ def test_the_emergence_of_a_model_is_a_row_per_snapshot(tmp_path):
     assert all(f"{step:,}" in table for step in steps)
 
 
-@pytest.mark.parametrize("content", ["[", "3", "[{}]", '[{"step": 1, "heads": []}]'])
+@pytest.mark.parametrize("content", ["[", "3", "[]", "[{}]", '[{"step": 1, "heads": []}]'])
 def test_a_damaged_emergence_is_named(tmp_path, content):
     (tmp_path / "emergence.json").write_text(content)
     result = run("zoo", "emergence", tmp_path)
@@ -111,9 +120,15 @@ def test_a_damaged_emergence_is_named(tmp_path, content):
 
 
 def test_a_training_that_was_not_followed_says_how_to(tmp_path):
+    (tmp_path / "plain.pt").touch()
     result = run("zoo", "emergence", tmp_path / "plain.pt")
     assert result.exit_code == 2
     assert "snapshots" in result.stderr
+    absent = run("zoo", "emergence", tmp_path / "absent.pt")
+    assert "no such file" in absent.stderr
+    twice = run("zoo", "emergence", FOLLOWED, FOLLOWED)
+    assert twice.exit_code == 2
+    assert "several models are called" in twice.stderr
 
 
 def test_curves_cannot_be_drawn_into_nowhere(tmp_path):

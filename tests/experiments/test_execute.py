@@ -16,7 +16,7 @@ from attnsearch.experiments import (
     run_experiment,
     training_config,
 )
-from attnsearch.experiments.folder import write_json
+from attnsearch.experiments.folder import working_on, write_json
 from attnsearch.models import load_checkpoint
 from attnsearch.scanning import scan
 from attnsearch.store import open_scan
@@ -72,6 +72,12 @@ def test_running_a_finished_experiment_again_does_nothing(finished, experiment):
     run_experiment(experiment, finished, CPU, news.append)
     assert news == []
     assert files_of(finished) == before
+
+
+def test_two_processes_do_not_work_on_one_run(finished, experiment):
+    with working_on(finished), pytest.raises(ConfigError, match="another process works on"):
+        run_experiment(experiment, finished, CPU)
+    run_experiment(experiment, finished, CPU)
 
 
 STAGES = (

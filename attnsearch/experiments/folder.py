@@ -50,10 +50,11 @@ def working_on(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process works on the run in {folder}") from error
         yield
-    except BlockingIOError as error:
-        raise ConfigError(f"another process works on the run in {folder}") from error
     finally:
         os.close(lock)
 

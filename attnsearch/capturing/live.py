@@ -26,8 +26,8 @@ from attnsearch.models.families import (
     guidance_layout,
     route,
 )
-from attnsearch.models.pipelines import noise_levels, role_tokens, run_lengths
-from attnsearch.prompts import Prompt, parse_template
+from attnsearch.models.pipelines import first_step, noise_levels, role_tokens, run_lengths
+from attnsearch.prompts import Prompt, check_distinct, parse_template
 from attnsearch_kernels import Backend
 
 
@@ -52,7 +52,8 @@ def capture(
     on leaving, also by an exception; the images are those of the pipeline up to rounding.
 
     What text the encoders read is compared with the prompts. Embeddings made before the block
-    (`prompt_embeds`) are taken to be of them.
+    (`prompt_embeds`) are taken to be of them, where all text tokens are of one encoder (PixArt,
+    SANA, Flux); others encode inside the block.
 
     Raises:
         ConfigError: on entering, the pipeline cannot be watched or has no tokenizer, or a setting
@@ -64,6 +65,7 @@ def capture(
     read = [parse_template(line) if isinstance(line, str) else line for line in lines]
     if not read:
         raise ConfigError("there are no prompts to capture")
+    check_distinct(read)
     for name, value in (("images_per_prompt", images_per_prompt), ("order", order)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
@@ -130,7 +132,11 @@ class _Watch:
     def encode(self, run: TextRun, encoder: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """A text encoder is given the tokens of one branch [prompt, token]."""
         del encoder
-        self._read.setdefault(run, []).append(args[0] if args else kwargs["input_ids"])
+        tokens: Tensor = args[0] if args else kwargs["input_ids"]
+        before = self._read.get(run, [])
+        if before and run == self._family.texts[0] and before[0].tolist() == tokens.tolist():
+            self._read = {}  # of a call that ended before its first step
+        self._read.setdefault(run, []).append(tokens)
 
     def layout(self, rows: int, branch: Branch) -> BranchRows:
         """The branches of a forward pass; the first check of what the pipeline was called with."""
@@ -153,11 +159,12 @@ class _Watch:
         # Every call has its scheduler make new timesteps, and leaves them alone from then on.
         if self._timesteps is not scheduler.timesteps:
             steps = getattr(self._pipe, "num_timesteps", None) or len(scheduler.timesteps)
+            first = first_step(scheduler)
             height, width = running.grid
             self._recording.begin(
                 CallPlan(
                     grid=(height, width),
-                    timestep=scheduler.timesteps[:steps].float().cpu().numpy(),
+                    timestep=scheduler.timesteps[first : first + steps].float().cpu().numpy(),
                     noise_level=noise_levels(scheduler, steps),
                 )
             )

@@ -21,9 +21,10 @@ def ask(
 ) -> None:
     """How much does a region of the image look at some words? One template over all heads.
 
-    Regions: object1, object2, background, as found in each finished image. Roles: colour1,
-    shape1, relation, colour2, shape2, filler, end, pad. `share` is attention per unit of region,
-    `total` the plain sum, which grows with the object.
+    Regions of the two-object task: object1, object2, background, as found in each finished image.
+    Roles: colour1, shape1, relation, colour2, shape2, filler, end, pad. Scans of pipelines have the
+    roles of their prompts, and regions where a segmenter was given in Python. `share` is attention
+    per unit of region, `total` the plain sum, which grows with the object.
 
     Example: attnsearch ask maps.zarr "object1 -> relation"
     """

@@ -110,5 +110,5 @@ def _basis_facts(scan: "xr.Dataset") -> dict[str, Any]:
     height, width = scan.attrs["grid"]
     return {
         "basis": f"{order} x {order} frequencies of {height} x {width} image tokens",
-        "energy kept, by role": by_role,
+        **{f"energy kept, {role}": share for role, share in by_role.items()},
     }

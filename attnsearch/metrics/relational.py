@@ -28,7 +28,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from attnsearch.aggregate import basis_of, by_prompt, project
-from attnsearch.axes import LAYER, RELATION_DIRECTIONS, STEP
+from attnsearch.axes import LAYER, RELATION_DIRECTIONS, SAMPLE, STEP
 from attnsearch.errors import MetricError
 
 Floats = npt.NDArray[np.float64]
@@ -126,22 +126,23 @@ def random_meaning_p(
 
 def _dipoles(scan: xr.Dataset) -> tuple[xr.DataArray, Floats, Floats]:
     """D with the prompts' coordinates; its values [prompt, step, layer, head, xy]; the targets."""
-    _check(scan)
+    scan = _stating(scan)
     dipole = by_prompt(project(scan, _ramps(scan), ["relation"]))
     relations = dipole["relation"].to_numpy()
     values = dipole.transpose("prompt", STEP, LAYER, ...).to_numpy()
     return dipole, values, _targets(relations, scan.attrs["grid"])
 
 
-def _check(scan: xr.Dataset) -> None:
-    """Refuse a scan whose prompts do not say which way their relation words point."""
+def _stating(scan: xr.Dataset) -> xr.Dataset:
+    """The samples whose prompts state a relation; refuses a scan without, or with unknown ones."""
     stated = scan.coords.get("relation")
     if stated is None or "relation" not in scan["role"].to_numpy():
         raise MetricError(
             "the relational metric needs prompts that mark their relation words, "
             "for example {relation:above}"
         )
-    relations = {str(relation) for relation in stated.to_numpy()}
+    texts = [str(relation) for relation in stated.to_numpy()]
+    relations = {*texts} - {""}
     if unknown := sorted(relations - RELATION_DIRECTIONS.keys()):
         raise MetricError(
             f"the relational metric knows no direction for the relation {unknown[0]!r}; "
@@ -149,6 +150,9 @@ def _check(scan: xr.Dataset) -> None:
         )
     if len(relations) < 2:
         raise MetricError("the relational metric needs prompts with at least two relations")
+    if "" not in texts:
+        return scan
+    return scan.isel({SAMPLE: [row for row, text in enumerate(texts) if text]})
 
 
 def _ramps(scan: xr.Dataset) -> npt.NDArray[np.float32]:

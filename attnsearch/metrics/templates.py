@@ -85,7 +85,8 @@ def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateS
     found = int(np.isfinite(mass).sum())
     if not found:
         raise MetricError(
-            f"no image of {model} shows both objects, so '{template}' has no region to look at"
+            f"{template.region} was found in no image of {model}, so '{template}' has no region "
+            "to look at"
         )
     total_by_prompt = _known(by_prompt(total))
     share_by_prompt = _known(by_prompt(total / mass))
@@ -113,7 +114,8 @@ def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateS
 def _check(model: str, scan: xr.Dataset, template: Template) -> None:
     if REGION not in scan.coords:
         raise MetricError(
-            f"nothing looked for objects in the images of {model}, so '{template}' has no region"
+            f"nothing looked for objects in the images of {model}, so '{template}' has no region; "
+            "for pipelines a segmenter does, in Python"
         )
     for kind, names in ((REGION, (template.region,)), (ROLE, template.roles)):
         known = [str(name) for name in scan[kind].to_numpy()]

@@ -10,11 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attnsearch.errors import CheckpointError
 
 
 def load_part(folder: Path, library: str, class_name: str) -> Any:
-    """The model in a folder written by `save_pretrained`; nothing is fetched.
+    """The model in a folder written by `save_pretrained`, in float32; nothing is fetched.
 
     Raises:
         CheckpointError: there is none, its files are damaged, or a weight is missing, which the
@@ -23,7 +25,11 @@ def load_part(folder: Path, library: str, class_name: str) -> Any:
     try:
         with quiet():
             model, found = getattr(import_module(library), class_name).from_pretrained(
-                folder, local_files_only=True, output_loading_info=True
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                # Left to themselves the libraries disagree on what half precision becomes.
+                torch_dtype=torch.float32,
             )
     except Exception as error:  # damaged files make the readers raise almost anything
         raise CheckpointError(f"the model in {folder} cannot be read: {reason(error)}") from error

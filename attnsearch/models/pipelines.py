@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Final
 
 import numpy as np
@@ -70,6 +71,13 @@ class Forecast:
 def is_pipeline(path: Path) -> bool:
     """Whether a path is a folder written by a pipeline's `save_pretrained`."""
     return (path / _INDEX).is_file()
+
+
+def pipeline_files(folder: Path) -> list[str]:
+    """What in a pipeline's folder is the pipeline: its index, and the folders of its parts."""
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    parts = [name for name in index if not name.startswith("_") and (folder / name).is_dir()]
+    return [_INDEX, *sorted(parts)]
 
 
 def load_pipeline(folder: Path, device: torch.device) -> Any:
@@ -284,6 +292,8 @@ def _check_reading(pipe: Any, family: Family, read: Mapping[TextRun, list[int]])
 def _check_size(pipe: Any, side: int | None, tokens: int) -> None:
     """Refuse a side that the pipeline rounded: tokens cover a whole number of latent cells."""
     cell = tokens * pipe.vae_scale_factor
+    if side is not None and side < cell:
+        raise ConfigError(f"{type(pipe).__name__} paints no images as small as {side} px")
     if side is not None and side % cell:
         raise ConfigError(
             f"{type(pipe).__name__} paints no images of {side} px; the next smaller size is "
@@ -332,7 +342,8 @@ def _roles_of_run(
     row = _tokenise(tokenizer, text, length)
     if len(row["input_ids"]) > length:
         raise ConfigError(
-            f"{prompt.text!r} needs {len(row['input_ids'])} tokens, the model reads {length}"
+            f"the prompt {short(prompt.text)} needs {len(row['input_ids'])} tokens of "
+            f"{type(tokenizer).__name__}, the model reads {length}"
         )
     offsets = [(start + shift, end + shift) for start, end in row["offset_mapping"]]
     return token_roles(prompt, roles, offsets, row["special_tokens_mask"], row["attention_mask"])
@@ -351,16 +362,22 @@ def _tokenise(tokenizer: Any, text: str, length: int) -> dict[str, Any]:
     return row
 
 
+def first_step(scheduler: Any) -> int:
+    """Where in its schedule a call begins: later than at 0 when it starts from an image."""
+    return getattr(scheduler, "begin_index", None) or 0
+
+
 def noise_levels(scheduler: Any, steps: int) -> npt.NDArray[np.float32]:
     """Share of noise s of an image (1 - s) image + s noise up to scale, by step [step]."""
-    timesteps: Tensor = scheduler.timesteps[:steps].double().cpu()
+    first = first_step(scheduler)
+    timesteps: Tensor = scheduler.timesteps[first : first + steps].double().cpu()
     sigmas: Tensor | None = getattr(scheduler, "sigmas", None)
     alphas: Tensor | None = getattr(scheduler, "alphas_cumprod", None)
     name = type(scheduler).__name__
     if name == "SCMScheduler":  # whose timesteps are angles, cos image + sin noise
         noise, image = timesteps.sin(), timesteps.cos().clamp(min=0)
     elif sigmas is not None:
-        noise = sigmas[:steps].double().cpu()
+        noise = sigmas[first : first + steps].double().cpu()
         flows = "FlowMatch" in name or scheduler.config.get("use_flow_sigmas", False)
         image = 1 - noise if flows else torch.ones_like(noise)
     elif alphas is not None:

@@ -1,6 +1,7 @@
 """The decoder of latent models: a diffusers AutoencoderKL from a folder."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -52,13 +53,19 @@ class Vae:
         )
 
 
-def digest_of(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all files in a folder, hidden ones left out.
+def digest_of(folder: Path, parts: Sequence[str] = ("",)) -> str:
+    """SHA-256 over the names and bytes of the files in a folder, or in some `parts` of it.
 
-    Those are caches and the like (`.cache`, `.git`), which change while the model does not.
+    Hidden files are left out: caches and the like (`.cache`, `.git`), which change while the
+    model does not.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    found = [
+        path
+        for part in parts
+        for path in ((folder / part).rglob("*") if (folder / part).is_dir() else [folder / part])
+    ]
+    for path in sorted(found):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
             digest.update(f"{name}\n".encode())

@@ -2,13 +2,14 @@
 
 from attnsearch.prompts.captioned import prompt_of_caption
 from attnsearch.prompts.files import read_prompts
-from attnsearch.prompts.prompt import Prompt, coordinates_of, roles_of
+from attnsearch.prompts.prompt import Prompt, check_distinct, coordinates_of, roles_of
 from attnsearch.prompts.relations import relation_named
 from attnsearch.prompts.template import parse_template
 from attnsearch.prompts.tokens import role_matrix, token_roles
 
 __all__ = [
     "Prompt",
+    "check_distinct",
     "coordinates_of",
     "parse_template",
     "prompt_of_caption",

@@ -100,6 +100,21 @@ class Prompt:
                 )
 
 
+def check_distinct(prompts: Sequence[Prompt]) -> None:
+    """Refuse a text with two meanings: statistics are by prompt, and a prompt is its text.
+
+    Raises:
+        PromptError: naming the text.
+    """
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if first.setdefault(prompt.text, prompt) != prompt:
+            raise PromptError(
+                f"the prompt {short(prompt.text)} is there twice with other roles or attributes; "
+                "take them apart"
+            )
+
+
 def roles_of(prompts: Sequence[Prompt]) -> tuple[str, ...]:
     """The roles of a scan: those of its prompts by first appearance, then filler, end and pad.
 

@@ -11,13 +11,15 @@ import torch
 from attnsearch.axes import Branch
 from attnsearch.capturing import capture
 from attnsearch.capturing.regions import Segmenter, as_mask, pool
-from attnsearch.errors import ConfigError
+from attnsearch.errors import AttnsearchError, ConfigError
 from attnsearch.models.families import find_family
+from attnsearch.models.parts import reason
 from attnsearch.models.pipelines import (
     Forecast,
     call_settings,
     forecast,
     load_pipeline,
+    pipeline_files,
     role_tokens,
 )
 from attnsearch.models.vae import digest_of
@@ -118,7 +120,7 @@ class PipelineSubject:
     def attributes(self) -> Mapping[str, Any]:
         """Where the weights come from, and the classes that run them."""
         return {
-            "checkpoint_sha256": digest_of(self._folder),
+            "checkpoint_sha256": digest_of(self._folder, pipeline_files(self._folder)),
             "pipeline": type(self._pipe).__name__,
             "transformer": type(self._pipe.transformer).__name__,
             "scheduler": type(self._pipe.scheduler).__name__,
@@ -158,14 +160,32 @@ class PipelineSubject:
             **settings,
         }
         if watch is None:
-            images = self._pipe(**arguments).images
+            images = self._call(arguments)
         else:
             texts = self._forecast(sampler).texts
             gamma = role_tokens(self._pipe, samples.prompts, watch.roles, texts)
             roles = {branch: rows.to(self.device) for branch, rows in gamma.items()}
             with capture(self._pipe.transformer, roles=roles, basis=watch.basis, sink=watch.sink):
-                images = self._pipe(**arguments).images
+                images = self._call(arguments)
         return np.asarray(images, dtype=np.float32)
+
+    def _call(self, arguments: Mapping[str, Any]) -> Any:
+        name = type(self._pipe).__name__
+        seeds = [generator.initial_seed() for generator in arguments["generator"]]
+        # Some schedulers draw from the generator of the process: from here on it is the batch's.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds[0])
+            try:
+                return self._pipe(**arguments).images
+            except AttnsearchError:
+                raise
+            except torch.OutOfMemoryError as error:
+                raise ConfigError(
+                    f"the device has no memory for {len(seeds)} samples at once; take a smaller "
+                    "--batch or --size"
+                ) from error
+            except Exception as error:  # whatever a pipeline of any kind may run into
+                raise ConfigError(f"{name} cannot paint: {reason(error)}") from error
 
     def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:
         """What the segmenter finds; there are no scores.

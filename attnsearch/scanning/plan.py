@@ -11,7 +11,13 @@ import numpy.typing as npt
 import torch
 
 from attnsearch.errors import CaptionError, ConfigError
-from attnsearch.prompts import Prompt, coordinates_of, prompt_of_caption, roles_of
+from attnsearch.prompts import (
+    Prompt,
+    check_distinct,
+    coordinates_of,
+    prompt_of_caption,
+    roles_of,
+)
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning.subject import Samples, Subject
 from attnsearch.store import ScanLayout
@@ -69,7 +75,7 @@ def plan_scan(
             raise ConfigError(f"{what} must be at least 1, not {value}")
     if not prompts:
         raise ConfigError("there are no prompts to scan")
-    _check_distinct(prompts)
+    check_distinct(prompts)
     roles = subject.roles or roles_of(prompts)
     columns = coordinates_of(prompts)
     anatomy = subject.anatomy
@@ -119,17 +125,6 @@ def plan_scan(
             "device": device_name(subject.device),
         },
     )
-
-
-def _check_distinct(prompts: Sequence[Prompt]) -> None:
-    """Refuse a text with two meanings: statistics are by prompt, and a prompt is its text."""
-    first: dict[str, Prompt] = {}
-    for prompt in prompts:
-        if first.setdefault(prompt.text, prompt) != prompt:
-            raise ConfigError(
-                f"the prompt {prompt.text!r} is there twice with other roles or attributes; "
-                "scan them apart, under another --name"
-            )
 
 
 def read_captions(source: str, task: TaskSpec) -> list[Prompt]:

@@ -64,7 +64,9 @@ def open_scan(path: Path, name: str | None = None) -> xr.Dataset:
 
 
 def open_scans(path: Path, name: str | None = None) -> dict[str, xr.Dataset]:
-    """Every scan of a store by name, or only the one asked for; as of `open_scan`.
+    """Every begun scan of a store by name, or only the one asked for; as of `open_scan`.
+
+    Scans without a finished block are left out, unless there are no others.
 
     Raises:
         StoreError: as `open_scan`.
@@ -72,7 +74,8 @@ def open_scans(path: Path, name: str | None = None) -> dict[str, xr.Dataset]:
     names = scan_names(path) if name is None else [name]
     if not names:
         raise StoreError(f"{path} holds no scan yet")
-    return {one: open_scan(path, one) for one in names}
+    begun = [one for one in names if name is not None or _committed(path, one).sizes[SAMPLE]]
+    return {one: open_scan(path, one) for one in begun or names}
 
 
 def layout_of(dataset: xr.Dataset) -> ScanLayout:

@@ -415,6 +415,7 @@ def test_a_pipeline_that_cannot_be_watched_is_refused_on_entering(load, build, r
         (TEXTS, {"order": 0}, ConfigError),
         (TEXTS, {"selection": Selection(layers=(7,))}, ConfigError),
         (["a {brace"], {}, PromptError),
+        (["a {shape1:cat} {relation:above} it", "a cat {relation:above} it"], {}, PromptError),
         ([" ".join(f"word{letter}" for letter in "abcdefghijklmno")], {}, PromptError),
     ],
 )

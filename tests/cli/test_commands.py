@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from attnsearch.axes import ROLES
 from attnsearch.cli import app
 from attnsearch.models import Checkpoint, save_checkpoint
 
@@ -76,7 +77,7 @@ def test_rank_draws_the_maps_of_the_best_head(store: Path, tmp_path: Path) -> No
 
 
 def test_ask_without_any_found_object_says_so(store: Path) -> None:
-    assert "no image of tiny shows both objects" in refused(run("ask", store, "object1 -> pad"))
+    assert "object1 was found in no image of tiny" in refused(run("ask", store, "object1 -> pad"))
 
 
 def test_a_dry_run_writes_nothing_and_counts_the_maps(checkpoint: Path, tmp_path: Path) -> None:
@@ -127,11 +128,14 @@ def test_train_resumes_and_publishes(tmp_path: Path) -> None:
 
 
 def test_info_describes_a_store(store: Path) -> None:
+    table = run("info", store).stdout
+    assert all(f"energy kept, {role}" in table for role in ROLES if role != "pad")
+    assert "…" not in table
     facts = json.loads(run("info", store, "--json").stdout)
     assert "1,536 maps of 96 samples" in facts["tiny"]
     assert facts["tiny basis"] == "4 x 4 frequencies of 4 x 4 image tokens"
     # All frequencies are kept, so what is missing is what float16 rounds away.
-    assert facts["tiny energy kept, by role"]["relation"] == pytest.approx(1, abs=2e-3)
+    assert facts["tiny energy kept, relation"] == pytest.approx(1, abs=2e-3)
 
 
 class _Hostile:

@@ -167,7 +167,9 @@ def test_a_prompt_that_is_too_long_is_refused_before_anything_is_written(
 ):
     prompts = tmp_path / "long.txt"
     prompts.write_text("{shape1:circle} " + "zq " * room)
-    assert f"tokens, the model reads {room}" in refusal(pipeline_folder(name), given=prompts)
+    line = refusal(pipeline_folder(name), given=prompts)
+    assert f"the model reads {room}" in line
+    assert len(line) < 200
 
 
 def test_a_letter_that_grows_in_lower_case_is_refused(pipeline_folder, refusal, tmp_path):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import attnsearch
 from attnsearch.aggregate import basis_of
 from attnsearch.cli import app
 from attnsearch.errors import ConfigError
-from attnsearch.models.pipelines import call_settings, forecast, load_pipeline
+from attnsearch.models.pipelines import call_settings, forecast, load_pipeline, noise_levels
 from attnsearch.prompts import read_prompts
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning import PipelineSubject, Reading, execute_plan, plan_scan
@@ -163,6 +164,63 @@ def test_pixart_is_ranked_by_its_weights_and_others_say_why_not(pipeline_folder)
     line = refused(run("rank", pipeline_folder("flux"), *screen))
     assert "FluxTransformer2DModel" in line
     assert "scan it" in line
+
+
+def test_prompts_without_a_relation_are_left_out_of_the_ranking(pipeline_folder, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    marked = ["a {shape1:square} {relation:above} it", "a {shape1:square} {relation:below} it"]
+    rankings = []
+    for name, lines in (("marked", marked), ("mixed", [*marked, "a {shape1:cat}"])):
+        prompts.write_text("\n".join(lines))
+        assert scan(pipeline_folder("pixart"), tmp_path / name, prompts).exit_code == 0
+        rankings.append(json.loads(run("rank", tmp_path / name, "--json").stdout))
+    scores = [[row["score"] for row in ranking] for ranking in rankings]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_saved_in_half_precision_are_scanned(dtype, pipeline_folder, prompts, tmp_path):
+    from diffusers import DiffusionPipeline
+
+    folder = tmp_path / "half"
+    pipe = DiffusionPipeline.from_pretrained(pipeline_folder("pixart"), dtype=dtype)
+    pipe.save_pretrained(folder)
+    assert scan(folder, tmp_path / "s", prompts).exit_code == 0
+    assert np.isfinite(attnsearch.open_scan(tmp_path / "s")["entropy"]).all()
+
+
+def test_what_lies_beside_the_model_is_no_part_of_it(pipeline_folder, prompts, tmp_path):
+    folder = tmp_path / "pixart"
+    shutil.copytree(pipeline_folder("pixart"), folder)
+    assert scan(folder, folder / "maps.zarr", prompts).exit_code == 0
+    (folder / "notes.txt").write_text("a second look")
+    assert scan(folder, folder / "maps.zarr", prompts).exit_code == 0
+
+
+def test_what_a_pipeline_runs_into_is_one_line_and_does_not_hide_other_scans(
+    pipeline_folder, prompts, tmp_path
+):
+    store = tmp_path / "s"
+    assert scan(pipeline_folder("pixart"), store, prompts).exit_code == 0
+    # To PixArt a single step means a distilled model, which this is not.
+    broken = run(
+        "scan", pipeline_folder("pixart"), "--store", store, "--prompts", prompts, "--name", "one",
+        "--size", SIZE, "--steps", 1, "--seeds", 1, "--device", "cpu",
+    )  # fmt: skip
+    assert broken.exit_code == 2
+    *_, line = broken.stderr.strip().splitlines()
+    assert line.startswith("attnsearch: PixArtAlphaPipeline cannot paint")
+    assert run("rank", store).exit_code == 0
+
+
+def test_a_call_that_starts_from_an_image_has_the_noise_it_starts_with(pipeline_folder):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(4)
+    whole = noise_levels(scheduler, 4)
+    scheduler.set_begin_index(2)
+    np.testing.assert_array_equal(noise_levels(scheduler, 2), whole[2:])
 
 
 def test_prompts_that_mark_no_relation_are_not_ranked(pipeline_folder, tmp_path):

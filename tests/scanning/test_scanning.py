@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from attnsearch.capturing import recorder
-from attnsearch.errors import CaptionError, CheckpointError, ConfigError, StoreError
+from attnsearch.errors import (
+    CaptionError,
+    CheckpointError,
+    ConfigError,
+    PromptError,
+    StoreError,
+)
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning import (
@@ -195,7 +201,7 @@ def test_a_text_with_two_meanings_is_refused(tiny_checkpoint: Checkpoint) -> Non
     other = replace(prompt, attributes={**prompt.attributes, "relation": "below"})
     settings = {"name": "x", "seeds": 1, "sampler": SamplerConfig(steps=2)}
     assert plan_scan(subject, prompts=[prompt, prompt], **settings).layout.samples == 2
-    with pytest.raises(ConfigError, match="twice with other roles"):
+    with pytest.raises(PromptError, match="twice with other roles"):
         plan_scan(subject, prompts=[prompt, other], **settings)
 
 

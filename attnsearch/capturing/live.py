@@ -26,7 +26,14 @@ from attnsearch.models.families import (
     guidance_layout,
     route,
 )
-from attnsearch.models.pipelines import first_step, noise_levels, role_tokens, run_lengths
+from attnsearch.models.pipelines import (
+    count_text_tokens,
+    first_step,
+    literal_text,
+    noise_levels,
+    role_tokens,
+    run_lengths,
+)
 from attnsearch.prompts import Prompt, check_distinct, parse_template
 from attnsearch_kernels import Backend
 
@@ -188,10 +195,7 @@ class _Watch:
 
     def _new_recorder(self, call: AttentionCall) -> Recorder:
         device, recording = call.query.device, self._recording
-        if call.text_keys is None:
-            tokens = call.key.shape[2]
-        else:
-            tokens = len(range(call.key.shape[2])[call.text_keys])
+        tokens = count_text_tokens(call)
         texts = run_lengths(type(self._pipe).__name__, self._family, self._tokens, tokens)
         gamma = role_tokens(self._pipe, recording.samples, recording.roles, texts, self._negative)
         recorder = Recorder(
@@ -206,7 +210,7 @@ class _Watch:
 
     def _as_read(self, text: str) -> str:
         """The text as the pipeline gives it to its tokenizer."""
-        return text.lower().strip() if self._family.lower_case else text
+        return literal_text(text, lower_case=self._family.lower_case)[0]
 
     def _check_texts(self) -> None:
         """Compare what the encoders read since the last call with the prompts; forget it."""

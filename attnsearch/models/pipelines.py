@@ -165,7 +165,7 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
             raise
         except Exception as error:
             raise ConfigError(f"{name} cannot paint a prompt: {reason(error)}") from error
-    tokens = _text_tokens(call)
+    tokens = count_text_tokens(call)
     _check_reading(pipe, family, read)
     grid = passes[0].grid
     _check_size(pipe, settings.get("height"), grid[0])
@@ -273,7 +273,7 @@ def _check_reading(pipe: Any, family: Family, read: Mapping[TextRun, list[int]])
     """Refuse a pipeline whose encoders read the probe in other tokens than `role_tokens` sees."""
     for run, ids in read.items():
         tokenizer = getattr(pipe, run.tokenizer)
-        text, _ = _literal(_PROBE, lower_case=family.lower_case)
+        text, _ = literal_text(_PROBE, lower_case=family.lower_case)
         row = _tokenise(tokenizer, text, len(ids))
         if row["input_ids"] != ids:
             raise ConfigError(
@@ -301,7 +301,8 @@ def _check_size(pipe: Any, side: int | None, tokens: int) -> None:
         )
 
 
-def _text_tokens(call: AttentionCall) -> int:
+def count_text_tokens(call: AttentionCall) -> int:
+    """Text tokens among the keys of an attention call."""
     keys = call.key.shape[2]
     return keys if call.text_keys is None else len(range(*call.text_keys.indices(keys)))
 
@@ -325,8 +326,12 @@ def run_lengths(
     return tuple(len(read[run]) if run in read else rest for run in family.texts)
 
 
-def _literal(text: str, *, lower_case: bool) -> tuple[str, int]:
-    """A prompt as the pipeline hands it to its tokenizer, and how many characters it cut off."""
+def literal_text(text: str, *, lower_case: bool) -> tuple[str, int]:
+    """A prompt as the pipeline hands it to its tokenizer, and how many characters it cut off.
+
+    Raises:
+        ConfigError: its offsets would not be those of the prompt.
+    """
     if not lower_case:
         return text, 0
     lowered = text.lower()
@@ -338,7 +343,7 @@ def _literal(text: str, *, lower_case: bool) -> tuple[str, int]:
 def _roles_of_run(
     tokenizer: Any, prompt: Prompt, roles: Sequence[str], length: int, *, lower_case: bool
 ) -> list[int]:
-    text, shift = _literal(prompt.text, lower_case=lower_case)
+    text, shift = literal_text(prompt.text, lower_case=lower_case)
     row = _tokenise(tokenizer, text, length)
     if len(row["input_ids"]) > length:
         raise ConfigError(

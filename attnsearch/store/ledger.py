@@ -55,7 +55,7 @@ def _parse_line(line: bytes) -> Record | None:
         values = json.loads(line)
         files = {name: (int(size), int(crc)) for name, (size, crc) in values["files"].items()}
         record = Record(block=int(values["block"]), files=files)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     return record if record.line() == line else None
 

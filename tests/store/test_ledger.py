@@ -37,7 +37,18 @@ def test_a_record_out_of_turn_ends_the_prefix(order):
     assert len(blocks) < len(order)
 
 
-@pytest.mark.parametrize("line", [b"\n", b"[]\n", b"{}\n", b'{"block":0,"files":[]}\n', b"\xff\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"block":0,"files":[]}\n',
+        b'{"block":0,"files":{"a":[1e999,0]}}\n',  # a number that Python reads as infinity
+        b"[" * 100_000 + b"\n",
+        b"\xff\n",
+    ],
+)
 def test_what_is_no_record_is_not_taken_for_one(line):
     assert parse(line + WHOLE) == ([], 0)
 

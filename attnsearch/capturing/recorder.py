@@ -59,7 +59,6 @@ class Capturable(Protocol):
 
 Sink = Callable[[SketchRecord], None]
 
-
 Roles = Tensor | Mapping[Branch, Tensor]
 """Gamma [sample, text token, role]: of both branches alike, or of each."""
 

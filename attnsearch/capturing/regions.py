@@ -51,13 +51,28 @@ def pool_regions(
     names = tuple(dict.fromkeys(name for masks in found for name in masks))
     if not names:
         raise ConfigError("no region was found in any image")
+    return names, pool_masks(found, names, grid)
+
+
+def pool_masks(
+    found: Sequence[Mapping[str, npt.ArrayLike]], names: Sequence[str], grid: tuple[int, int]
+) -> Floats:
+    """Weights [sample, region, image token] of the masks found in each image; see `pool_regions`.
+
+    Raises:
+        ConfigError: something is no mask, or of a region that is not among `names`.
+    """
     weights = np.full((len(found), len(names), grid[0] * grid[1]), np.nan)
     for sample, masks in enumerate(found):
         for name, mask in masks.items():
-            pooled = pool(as_mask(mask, name, sample), grid)
+            if name not in names:
+                raise ConfigError(
+                    f"{name!r} was found, which is none of the regions {', '.join(names)}"
+                )
+            pooled = pool(_mask(mask, name, sample), grid)
             if pooled.any():
                 weights[sample, names.index(name)] = pooled.ravel()
-    return names, weights
+    return weights
 
 
 def pool(mask: Floats, grid: tuple[int, int]) -> Floats:
@@ -113,12 +128,7 @@ def _image(image: Any) -> Floats:
     return values.astype(np.float64)
 
 
-def as_mask(mask: npt.ArrayLike, name: str, sample: int) -> Floats:
-    """A mask [y, x] in [0, 1] as an array.
-
-    Raises:
-        ConfigError: it is something else; names region and sample.
-    """
+def _mask(mask: npt.ArrayLike, name: str, sample: int) -> Floats:
     values = np.asarray(mask)
     if values.ndim != 2 or not values.size or not _in_unit_range(values):
         raise ConfigError(

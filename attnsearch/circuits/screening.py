@@ -19,9 +19,9 @@ relations cancel; cosines come out larger and energies smaller than the paper's.
 numbers give `align` the maps as `relation_maps` returns them.
 
 Heads are ranked by the size of their projection, because a cosine does not know how faint a map
-is: in every packaged model with relational heads the two heads that lead by sampling also lead by
-projection, while the cosine puts two weak ramps of a late layer above them in one. The paper
-ranks by |cosine|, which is printed beside.
+is and puts a late layer's ramps of a few logits above those of the heads that lead by sampling;
+the projection does not (docs/results.md has both orders). The paper ranks by |cosine|, which is
+printed beside.
 
 The null is that of `relational`: direction words of random meaning. It carries over because the
 projection is linear in the maps' dipoles: the dipole of a prompt's map is regressed on how much

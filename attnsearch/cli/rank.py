@@ -124,6 +124,8 @@ def _screen(
     for name, path in zip(names, paths, strict=True):
         if names.count(name) > 1:
             raise MetricError(f"several models are called {name}; rename one of them")
+        if is_pipeline(path) and encoder is not None:
+            raise MetricError(f"{path} is a pipeline and brings its own text encoder")
         if path.is_dir() and not is_pipeline(path):
             raise MetricError(
                 f"{_FROM_WEIGHTS} needs the weights of a model and {path} is a folder without; "

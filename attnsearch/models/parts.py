@@ -1,9 +1,10 @@
-"""Reading one model of diffusers or transformers from a folder: whole, finite, and in silence.
+"""Reading one model of diffusers or transformers from a folder: whole, finite, known by digest.
 
 Which folder, and what is done with the model, is the business of `pipelines` and `vae`.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,6 +41,27 @@ def load_part(folder: Path, library: str, class_name: str) -> Any:
         if not weight.isfinite().all():
             raise CheckpointError(f"weight {key} in {folder} holds NaN or infinity")
     return model
+
+
+def digest_of(folder: Path, parts: Sequence[str] = ("",)) -> str:
+    """SHA-256 over the names and bytes of the files in a folder, or in some `parts` of it.
+
+    Hidden files are left out: caches and the like (`.cache`, `.git`), which change while the
+    model does not.
+    """
+    digest = hashlib.sha256()
+    found = [
+        path
+        for part in parts
+        for path in ((folder / part).rglob("*") if (folder / part).is_dir() else [folder / part])
+    ]
+    for path in sorted(found):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            digest.update(f"{name}\n".encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """The decoder of latent models: a diffusers AutoencoderKL from a folder."""
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from attnsearch.errors import CheckpointError, ConfigError
-from attnsearch.models.parts import load_part
+from attnsearch.models.parts import digest_of, load_part
 
 
 class Vae:
@@ -51,24 +49,3 @@ class Vae:
         return torch.cat(
             [self._model.decode(each[None] / self._scale + self._shift).sample for each in latents]
         )
-
-
-def digest_of(folder: Path, parts: Sequence[str] = ("",)) -> str:
-    """SHA-256 over the names and bytes of the files in a folder, or in some `parts` of it.
-
-    Hidden files are left out: caches and the like (`.cache`, `.git`), which change while the
-    model does not.
-    """
-    digest = hashlib.sha256()
-    found = [
-        path
-        for part in parts
-        for path in ((folder / part).rglob("*") if (folder / part).is_dir() else [folder / part])
-    ]
-    for path in sorted(found):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            digest.update(f"{name}\n".encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -10,10 +10,10 @@ import torch
 
 from attnsearch.axes import Branch
 from attnsearch.capturing import capture
-from attnsearch.capturing.regions import Segmenter, as_mask, pool
+from attnsearch.capturing.regions import Segmenter, pool_masks
 from attnsearch.errors import AttnsearchError, ConfigError
 from attnsearch.models.families import find_family
-from attnsearch.models.parts import reason
+from attnsearch.models.parts import digest_of, reason
 from attnsearch.models.pipelines import (
     Forecast,
     call_settings,
@@ -22,7 +22,6 @@ from attnsearch.models.pipelines import (
     pipeline_files,
     role_tokens,
 )
-from attnsearch.models.vae import digest_of
 from attnsearch.prompts import Prompt, roles_of
 from attnsearch.sampling import SamplerConfig, Schedule
 from attnsearch.scanning.subject import Anatomy, Arrays, Pixels, Samples, Watch
@@ -193,27 +192,12 @@ class PipelineSubject:
         Raises:
             ConfigError: it finds a region that was not announced, or something that is no mask.
         """
-        grid = self.anatomy.grid
-        weights = np.full(
-            (len(pixels), len(self.regions), grid[0] * grid[1]), np.nan, dtype=np.float32
-        )
-        if self._segmenter is None:
-            return weights, {}
+        find = self._segmenter
         found = [
-            dict(self._segmenter(image.astype(np.float64), prompt))
+            {} if find is None else find(image.astype(np.float64), prompt)
             for image, prompt in zip(pixels, samples.prompts, strict=True)
         ]
-        for row, masks in enumerate(found):
-            for name, mask in masks.items():
-                if name not in self.regions:
-                    raise ConfigError(
-                        f"{_name_of(self._segmenter)} finds {name!r}, which is none of the "
-                        f"regions {', '.join(self.regions)}"
-                    )
-                pooled = pool(as_mask(mask, name, row), grid)
-                if pooled.any():
-                    weights[row, self.regions.index(name)] = pooled.ravel()
-        return weights, {}
+        return pool_masks(found, self.regions, self.anatomy.grid).astype(np.float32), {}
 
     def _settings(self, sampler: SamplerConfig) -> dict[str, Any]:
         return call_settings(

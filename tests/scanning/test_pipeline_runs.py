@@ -163,6 +163,8 @@ def test_pixart_is_ranked_by_its_weights_and_others_say_why_not(pipeline_folder)
     assert all(row["energy"] > 0 and abs(row["cosine"]) <= 1 for row in rows)
     line = refused(run("rank", pipeline_folder("flux"), *screen))
     assert "FluxTransformer2DModel" in line
+    told = refused(run("rank", pipeline_folder("pixart"), *screen, "--encoder", "rte"))
+    assert "brings its own text encoder" in told
     assert "scan it" in line
 
 
@@ -268,7 +270,9 @@ def test_regions_are_those_a_segmenter_finds(pipeline_folder, tmp_path):
     (row, *_) = json.loads(run("ask", tmp_path / "s", "object1 -> relation", "--json").stdout)
     assert row["samples"] == 1
     other = Reading(segmenter=left_and_right, regions=("object1",), size=SIZE)
-    with pytest.raises(ConfigError, match="'object2', which is none of the regions object1"):
+    with pytest.raises(
+        ConfigError, match="'object2' was found, which is none of the regions object1"
+    ):
         attnsearch.scan(pipeline_folder("pixart"), tmp_path / "t", reading=other, **settings)
     with pytest.raises(ConfigError, match="go together"):
         PipelineSubject(pipeline_folder("pixart"), CPU, regions=("object1",))

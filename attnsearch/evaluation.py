@@ -68,11 +68,17 @@ def evaluate(
     `advance` is told the number of images finished after each batch.
 
     Raises:
-        ConfigError: `seeds` is not positive.
+        ConfigError: `seeds` is not positive, or the model paints something else than images of
+            its task.
     """
     if seeds < 1:
         raise ConfigError(f"seeds must be at least 1, not {seeds}")
-    task = checkpoint.task
+    task, painted_by = checkpoint.task, checkpoint.model
+    if (painted_by.image_channels, painted_by.image_side) != (3, task.canvas):
+        raise ConfigError(
+            f"the model paints {painted_by.image_channels} channels of {painted_by.image_side} px, "
+            f"its task has images of {task.canvas} px; latents can be scanned, with --vae"
+        )
     captions = [caption for caption in grid_captions(task) for _ in range(seeds)]
     model = checkpoint.build().to(device)
     text = encoders.build(checkpoint.encoder)

@@ -1,23 +1,38 @@
-"""Printing: tables and JSON on stdout, everything else on stderr."""
+"""Printing: tables and JSON on stdout, everything else on stderr.
+
+What is printed may come from files of anyone, so it is one line, or one cell, of printable letters.
+"""
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from attnsearch.intake import one_line
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def fail(message: str) -> None:
     """One line on stderr, in the program's name."""
-    line = " ".join(message.split())
-    typer.secho(f"attnsearch: {line}", fg="red", err=True)
+    typer.secho(f"attnsearch: {one_line(message)}", fg="red", err=True)
 
 
 def note(message: str) -> None:
     """One line of news on stderr."""
-    typer.secho(message, err=True)
+    typer.secho(one_line(message), err=True)
+
+
+def note_left_out(scans: Mapping[str, "xr.Dataset"]) -> None:
+    """News of the samples that scans keep out of everything."""
+    for name, scan in scans.items():
+        if flagged := scan.attrs.get("flagged_samples", 0):
+            sampled = flagged + scan.sizes["sample"]
+            note(f"{name}: {flagged} of {sampled} samples were not finite and are left out")
 
 
 def print_json(value: Any) -> None:
@@ -32,12 +47,14 @@ def print_table(
     """A table on stdout; the columns of words are aligned left, those of numbers right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # of a str, [brackets] would be read as markup
 
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    named = Text(one_line(title))
+    table = Table(title=named, title_justify="left", box=None, header_style="bold")
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     console = Console()
     # Neither a narrow terminal nor a pipe, which has no width, may cut a row; lines wrap instead.
     whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum

@@ -207,7 +207,7 @@ def _board(names: list[str]) -> Iterator[Callable[[str, "News"], None]]:
 
     console = Console(stderr=True)
     board = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TextColumn("{task.fields[stage]}"),
         BarColumn(bar_width=20),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),

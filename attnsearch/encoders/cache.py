@@ -1,18 +1,25 @@
 """Embeddings on disk, one file per prompt, so that a large encoder runs once per prompt.
 
 Nothing here can fail a run: what cannot be read is computed again, what cannot be written is not
-kept.
+kept. A file counts as read if it has the very header that an embedding of this shape has, so that
+none can claim to be larger.
 """
 
 import hashlib
+import io
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from attnsearch.intake import read_regular
+
+_FLOAT: Final = np.lib.format.dtype_to_descr(np.dtype(np.float32))
 
 
 def default_folder() -> Path:
@@ -37,13 +44,18 @@ class EmbeddingCache:
 
     def read(self, prompt: str) -> Tensor | None:
         """The embedding of a prompt; None where there is none, or a damaged one."""
+        header = io.BytesIO()
+        described = {"descr": _FLOAT, "fortran_order": False, "shape": self._shape}
+        np.lib.format.write_array_header_1_0(header, described)
+        size = 4 * self._shape[0] * self._shape[1]
         try:
-            with self.path(prompt).open("rb") as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            data = read_regular(self.path(prompt), header.tell() + size)
+        except OSError:
             return None
-        whole = array.shape == self._shape and array.dtype == np.float32
-        return torch.from_numpy(array) if whole and np.isfinite(array).all() else None
+        if len(data) < header.tell() + size or not data.startswith(header.getvalue()):
+            return None
+        array = np.frombuffer(data, np.float32, offset=header.tell()).reshape(self._shape)
+        return torch.from_numpy(array.copy()) if np.isfinite(array).all() else None
 
     def write(self, prompt: str, embedding: Tensor) -> None:
         """Keep an embedding; whole or not at all."""

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from attnsearch.errors import ConfigError
+from attnsearch.intake import check_fields
 from attnsearch.task.captions import Caption
 
 
@@ -33,7 +34,11 @@ class EncoderKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """All that is needed to rebuild an encoder; saved in every checkpoint."""
+    """All that is needed to rebuild an encoder; saved in every checkpoint.
+
+    Raises:
+        ConfigError: a value is of another type or out of range, or two contradict each other.
+    """
 
     kind: EncoderKind
     channels: int
@@ -48,6 +53,7 @@ class EncoderSpec:
     """What a pretrained encoder computes in, `float32` or `bfloat16`; it always gives float32."""
 
     def __post_init__(self) -> None:
+        check_fields(self, channels=2**16, text_length=2**12)
         if self.channels < 2 or self.channels % 2:
             raise ConfigError(f"encoder channels must be even and at least 2, not {self.channels}")
         if self.text_length < 1:

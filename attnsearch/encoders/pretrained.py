@@ -16,7 +16,7 @@ from torch import Tensor
 from attnsearch.axes import ROLES
 from attnsearch.encoders.cache import EmbeddingCache, default_folder
 from attnsearch.encoders.contract import EncodedText, EncoderKind, EncoderSpec
-from attnsearch.encoders.source import find_source
+from attnsearch.encoders.source import encoding_with, find_source
 from attnsearch.errors import ConfigError
 from attnsearch.prompts import prompt_of_caption, role_matrix
 from attnsearch.task.captions import Caption, check_fits
@@ -35,10 +35,13 @@ def fit_pretrained(
     # What the spec refuses is refused before anything is read.
     least = EncoderSpec(kind=kind, channels=2, text_length=at_least, source=source, dtype=dtype)
     found = find_source(kind, source)
-    lengths = [len(ids) for ids in found.tokenizer()([c.text for c in captions])["input_ids"]]
+    tokenizer = found.tokenizer()
+    with encoding_with(found):
+        lengths = [len(ids) for ids in tokenizer([c.text for c in captions])["input_ids"]]
+        channels = found.config().hidden_size
     return replace(
         least,
-        channels=found.config().hidden_size,
+        channels=channels,
         text_length=max(at_least, *lengths),
         source="" if kind is EncoderKind.MINILM else found.name,
     )
@@ -62,7 +65,8 @@ class PretrainedTextEncoder:
         self.spec = spec
         self._source = find_source(spec.kind, spec.source)
         self._tokenizer = self._source.tokenizer()
-        _check_sizes(spec, self._source.config())
+        with encoding_with(self._source):
+            _check_sizes(spec, self._source.config())
         self._model: Any = None
         self._known: dict[str, Tensor] = {}
         self._cache: EmbeddingCache | None = None
@@ -76,8 +80,12 @@ class PretrainedTextEncoder:
 
         Raises:
             CaptionError: a caption does not fit `spec.text_length`.
-            ConfigError: the weights cannot be read.
+            ConfigError: the weights cannot be read, or the files do not make an encoder.
         """
+        with encoding_with(self._source):
+            return self._encoded(captions)
+
+    def _encoded(self, captions: Sequence[Caption]) -> EncodedText:
         tokens = [self._tokenise(caption) for caption in captions]
         mask = torch.tensor([row["attention_mask"] for row in tokens])
         roles = [

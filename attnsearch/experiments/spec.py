@@ -9,18 +9,22 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from enum import StrEnum
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
 from attnsearch.encoders import EncoderKind, EncoderSpec, fit_pretrained
 from attnsearch.errors import ConfigError
+from attnsearch.intake import check_fields, quote, read_regular
 from attnsearch.models import SIZES, DiTConfig, Objective
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import grid_captions
 from attnsearch.task.spec import PRESETS, PhraseSet, TaskSpec
 from attnsearch.training import TrainingConfig
 
+_MAX_BYTES: Final = 64 * 2**10
+"""Of a file of a dozen keys."""
+_MAX_SEEDS: Final = 10_000
+_MAX_SNAPSHOTS: Final = 1_000
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -62,10 +66,17 @@ class Experiment:
     """Weight of classifier-free guidance."""
 
     def __post_init__(self) -> None:
+        check_fields(
+            self,
+            steps=1_000_000_000,
+            snapshots=_MAX_SNAPSHOTS,
+            evaluation_seeds=_MAX_SEEDS,
+            scan_seeds=_MAX_SEEDS,
+        )
         for key, known in (("size", SIZES), ("task", PRESETS)):
             if getattr(self, key) not in known:
                 raise ConfigError(
-                    f"{key} must be one of {', '.join(known)}, not {getattr(self, key)!r}"
+                    f"{key} must be one of {', '.join(known)}, not {quote(getattr(self, key))}"
                 )
         for key in ("steps", "evaluation_seeds", "scan_seeds"):
             if getattr(self, key) < 1:
@@ -78,8 +89,6 @@ class Experiment:
             raise ConfigError(
                 f"sampling_steps must lie between 1 and 999, not {self.sampling_steps}"
             )
-        if not isfinite(self.guidance):
-            raise ConfigError(f"guidance must be a finite number, not {self.guidance}")
         # Refuse the rest by the rules of those who know it, before a pretrained encoder is read.
         self.task_spec()
         EncoderSpec(
@@ -118,12 +127,15 @@ def read_experiment(path: Path) -> Experiment:
         ConfigError: the file cannot be read, has an unknown key, or a value that cannot be.
     """
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
+        table = tomllib.loads(read_regular(path, _MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is no experiment: brackets are nested too deeply") from error
+    except ValueError as error:  # Python's own limit, whose message tells how to lift it
+        raise ConfigError(f"{path} is no experiment: an integer has thousands of digits") from error
     if not _NAME.fullmatch(path.stem):
         raise ConfigError(f"{path}: an experiment's file is named in letters, digits, '.-_'")
     if "name" in table:
@@ -140,12 +152,15 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     declared = {field.name: field for field in fields(Experiment)}
     for key in table:
         if key not in declared:
-            raise ConfigError(f"{path}: unknown key {key!r}; known: {', '.join(declared)}")
+            raise ConfigError(f"{path}: unknown key {quote(key)}; known: {', '.join(declared)}")
     for key, field in declared.items():
         if field.default is MISSING and key not in table:
             raise ConfigError(f"{path}: key {key!r} is missing")
     try:
-        return Experiment(**{key: _value(key, declared[key].type, table[key]) for key in table})
+        values = {key: _value(key, declared[key].type, table[key]) for key in table}
+        if not _NAME.fullmatch(values["name"]):  # it becomes that of files
+            raise ConfigError(f"name must be letters, digits, '.-_', not {quote(values['name'])}")
+        return Experiment(**values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -182,16 +197,19 @@ def _value(key: str, kind: Any, value: Any) -> Any:
     """A TOML value as its field's type; an int may stand for a float, a bool for nothing."""
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         if value not in list(kind):
-            raise ConfigError(f"{key} must be one of {', '.join(kind)}, not {value!r}")
+            raise ConfigError(f"{key} must be one of {', '.join(kind)}, not {quote(value)}")
         return kind(value)
     if kind in (str, int):
         if type(value) is not kind:
             word = "text" if kind is str else "a whole number"
-            raise ConfigError(f"{key} must be {word}, not {value!r}")
+            raise ConfigError(f"{key} must be {word}, not {quote(value)}")
         return value
     if type(value) not in (int, float):
-        raise ConfigError(f"{key} must be a number, not {value!r}")
-    return float(value)
+        raise ConfigError(f"{key} must be a number, not {quote(value)}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ConfigError(f"{key} must be a finite number, not {quote(value)}") from error
 
 
 def _encoder_spec(experiment: Experiment, task: TaskSpec) -> EncoderSpec:

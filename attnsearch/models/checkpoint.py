@@ -1,31 +1,29 @@
 """One file per model: weights, what they were trained on, and how far.
 
-Our own format is read and written, the original one of PixArt-alpha is read.
-Files are read with `weights_only=True`, so a checkpoint can hold data but never run code, and
-every part is validated before it is used.
+Our own format is read and written, the original one of PixArt-alpha is read. How a file gives up
+its tensors without being run or believed is the business of `reading`; here every part is
+validated before it is used.
 """
 
-import hashlib
 import os
-import pickle
 import re
 import sys
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import torch
-from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import CheckpointError, ConfigError
+from attnsearch.intake import one_line, quote
 from attnsearch.models.dit import DiT, DiTConfig
 from attnsearch.models.pixart import convert_pixart, find_pixart, infer_config
+from attnsearch.models.reading import read_tensors
 from attnsearch.task.spec import PRESETS, Layout, PhraseSet, TaskSpec
 
 FORMAT: Final = "attnsearch-dit"
@@ -70,12 +68,9 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the sizes, or are not finite.
         """
+        check_fit(self.model, self.average)
         model = DiT(self.model)
-        try:
-            model.load_state_dict({name: t.float() for name, t in self.average.items()})
-        except (RuntimeError, AttributeError) as error:
-            first = str(error).splitlines()[-1].strip()
-            raise CheckpointError(f"the weights do not fit the model's sizes: {first}") from error
+        model.load_state_dict({name: t.float() for name, t in self.average.items()})
         broken = [name for name, t in model.state_dict().items() if not t.isfinite().all()]
         if broken:
             raise CheckpointError(f"weight {broken[0]} holds NaN or infinity")
@@ -137,7 +132,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or not one of ours.
     """
-    content, digest = _read(path)
+    content, digest = read_tensors(path)
     if find_pixart(content) is not None:
         raise CheckpointError(
             f"{path} is a PixArt checkpoint and does not tell which text encoder it reads; "
@@ -153,7 +148,7 @@ def describe_checkpoint(path: Path) -> Checkpoint | PixArtFile:
         CheckpointError: the file is missing, damaged, unsafe, or neither.
         ConfigError: the width of a PixArt model does not tell how many heads it has.
     """
-    content, digest = _read(path)
+    content, digest = read_tensors(path)
     weights = find_pixart(content)
     if weights is None:
         return _own(content, path, digest)
@@ -187,7 +182,7 @@ def load_pixart(
         CheckpointError: the file is missing, damaged, unsafe, or no PixArt model that we read.
         ConfigError: `heads` or the encoder contradicts the file, or is needed and not given.
     """
-    content, digest = _read(path)
+    content, digest = read_tensors(path)
     weights = find_pixart(content)
     if weights is None:
         raise CheckpointError(f"{path} is not a PixArt checkpoint")
@@ -221,9 +216,10 @@ def _own(content: Any, path: Path, digest: str) -> Checkpoint:
         raise CheckpointError(
             f"{path} is a checkpoint of another architecture; attnsearch reads its own DiT format"
         )
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint version {content.get('version')}, this attnsearch reads "
+            f"{path} has checkpoint version {one_line(str(version), 40)}, this attnsearch reads "
             f"{VERSION}; update attnsearch"
         )
     return _parse(content, path, digest)
@@ -242,60 +238,101 @@ def _latent_task(model: DiTConfig) -> TaskSpec:
     )
 
 
-def _read(path: Path) -> tuple[Any, str]:
-    """What a file of tensors holds, and its SHA-256. Nothing in it is run."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            return _unpack(file, path), digest
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no such file: {path}") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _unpack(file: BinaryIO, path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_safetensors(file.read())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused a moment later
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint, or would run code when loaded; refused"
-        ) from error
-    except Exception as error:  # damaged bytes make the readers raise almost anything
-        raise CheckpointError(f"{path} is not a checkpoint, or it is truncated") from error
-
-
 def _parse(content: Mapping[str, Any], path: Path, digest: str) -> Checkpoint:
     try:
         encoder, task = dict(content["encoder"]), dict(content["task"])
         encoder["kind"] = EncoderKind(encoder["kind"])
         task["layout"] = Layout(task["layout"])
         task["phrases"] = PhraseSet(task["phrases"])
-        return Checkpoint(
+        checkpoint = Checkpoint(
             model=DiTConfig(**content["model"]),
             encoder=EncoderSpec(**encoder),
             task=TaskSpec(**task),
             objective=Objective(content["objective"]),
-            step=int(content["step"]),
+            step=_count(content["step"]),
             weights=_tensors(content["weights"]),
             average=_tensors(content["average"]),
-            metrics=[dict(evaluation) for evaluation in content["metrics"]],
-            training_state=content["training_state"],
+            metrics=[_numbers(evaluation) for evaluation in content["metrics"]],
+            training_state=_table(content["training_state"]),
             digest=digest,
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise CheckpointError(f"{path} has a damaged header: {error}") from error
+        raise CheckpointError(
+            f"{path} has a damaged header: {one_line(str(error), 300)}"
+        ) from error
+    _check_whole(checkpoint, path)
+    return checkpoint
+
+
+def _check_whole(checkpoint: Checkpoint, path: Path) -> None:
+    """Refuse parts that contradict each other."""
+    model, encoder = checkpoint.model, checkpoint.encoder
+    read, given = (model.text_length, model.text_channels), (encoder.text_length, encoder.channels)
+    if read != given:
+        raise CheckpointError(
+            f"{path} has a damaged header: the model reads {read[0]} tokens of {read[1]} channels, "
+            f"its encoder gives {given[0]} of {given[1]}"
+        )
+    for weights in (checkpoint.average, checkpoint.weights or checkpoint.average):
+        try:
+            check_fit(model, weights)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def check_fit(model: DiTConfig, weights: Mapping[str, Any]) -> None:
+    """Refuse weights of other sizes than a model's, before memory is taken for one.
+
+    Raises:
+        CheckpointError: naming the first that does not fit.
+    """
+    if model.depth > len(weights):  # to make even the outline of such a model may take for ever
+        raise CheckpointError(
+            f"the weights do not fit the model's sizes: {len(weights)} are too few for "
+            f"{model.depth} blocks"
+        )
+    with torch.device("meta"):
+        expected = DiT(model).state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        weight = weights.get(name)
+        if name not in expected:
+            misfit = f"{one_line(name, 100)} is one too many"
+        elif not isinstance(weight, Tensor) or not weight.is_floating_point():
+            misfit = f"{name} is missing, or no tensor of real numbers"
+        elif weight.shape != expected[name].shape:
+            misfit = f"{name} is {list(weight.shape)}, not {list(expected[name].shape)}"
+        else:
+            continue
+        raise CheckpointError(f"the weights do not fit the model's sizes: {misfit}")
 
 
 def _tensors(weights: Any) -> dict[str, Tensor]:
-    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
         raise TypeError("weights and average must be tables of tensors")
     return weights
+
+
+def _numbers(evaluation: Any) -> dict[str, float]:
+    if not isinstance(evaluation, dict) or not all(
+        isinstance(name, str) and type(number) in (int, float)
+        for name, number in evaluation.items()
+    ):
+        raise TypeError("metrics must be tables of numbers")
+    return evaluation
+
+
+def _count(step: Any) -> int:
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise TypeError(f"step must be a whole number, not {quote(step)}")
+    return step
+
+
+def _table(state: Any) -> dict[str, Any] | None:
+    if state is not None and not isinstance(state, dict):
+        raise TypeError("training_state must be a table, or None")
+    return state
 
 
 def _one_name_each(table: Mapping[str, Any]) -> dict[str, Any]:

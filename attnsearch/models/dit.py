@@ -7,7 +7,7 @@ every cross-attention logit.
 """
 
 from dataclasses import dataclass
-from math import inf, log
+from math import log
 from typing import Final
 
 import torch
@@ -16,9 +16,15 @@ from torch import Tensor, nn
 
 from attnsearch.axes import Branch, Site
 from attnsearch.errors import ConfigError
+from attnsearch.intake import check_fields
 from attnsearch.models.attention import Attention, BranchRows
 
 ALL_COND: Final[BranchRows] = ((Branch.COND, slice(None)),)
+MAX_GRID: Final = 256
+"""Image tokens along one side: of PixArt at 4096 pixels, whose positions fill 300 MB."""
+MAX_NUMBERS: Final = 2**22
+"""Numbers of one image: 1024 x 1024 with four channels, four times what PixArt paints latents of.
+Evaluations and scans paint up to 64 at a time."""
 _TIMESTEP_CHANNELS: Final = 256
 
 
@@ -26,8 +32,11 @@ _TIMESTEP_CHANNELS: Final = 256
 class DiTConfig:
     """Sizes of a DiT.
 
+    What follows from the weights (depth, widths) is bounded loosely here, since a checkpoint's
+    have to fit; what takes memory and leaves no trace in them (the image, its tokens), closely.
+
     Raises:
-        ConfigError: sizes do not divide.
+        ConfigError: a size is of another type or out of bounds, or sizes do not divide.
     """
 
     image_side: int
@@ -49,15 +58,34 @@ class DiTConfig:
     """Image tokens per unit of the position embedding's coordinate."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.position_scale < inf:
-            raise ConfigError(f"position_scale must be positive, not {self.position_scale}")
-        if min(self.depth, self.width, self.heads, self.patch, self.image_side) < 1:
-            raise ConfigError("depth, width, heads, patch and image_side must be at least 1")
+        check_fields(
+            self, depth=1024, width=2**16, mlp_ratio=64, text_channels=2**16, text_length=2**12
+        )
+        if self.position_scale <= 0 or self.mlp_ratio <= 0:
+            raise ConfigError(
+                f"position_scale {self.position_scale} and mlp_ratio {self.mlp_ratio} must be "
+                "positive"
+            )
+        for name in (
+            "depth", "width", "heads", "patch", "image_side", "image_channels", "text_channels",
+            "text_length",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.image_side % self.patch:
             raise ConfigError(f"patch {self.patch} does not divide image_side {self.image_side}")
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
                 f"width {self.width} must be a multiple of 4 and of the {self.heads} heads"
+            )
+        if self.grid > MAX_GRID:
+            raise ConfigError(
+                f"an image has at most {MAX_GRID} tokens along one side, not {self.grid}"
+            )
+        if self.image_channels * self.image_side**2 > MAX_NUMBERS:
+            raise ConfigError(
+                f"an image of {self.image_channels} x {self.image_side} x {self.image_side} "
+                f"numbers is larger than {MAX_NUMBERS:,}"
             )
 
     @property

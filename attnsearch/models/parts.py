@@ -1,6 +1,8 @@
 """Reading one model of diffusers or transformers from a folder: whole, finite, known by digest.
 
-Which folder, and what is done with the model, is the business of `pipelines` and `vae`.
+Which folder, and what is done with the model, is the business of `pipelines` and `vae`. A model
+whose configuration describes far more than its files hold is refused before memory is taken for
+it, as far as its weights and buffers tell; what its class makes beside them is not foreseen.
 """
 
 import hashlib
@@ -9,23 +11,34 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch import nn
 
 from attnsearch.errors import CheckpointError
+from attnsearch.intake import one_line
+from attnsearch.intake.folders import check_folder
+from attnsearch.intake.sizes import TooLargeError, within_weights
+
+_LIBRARIES: Final = ("diffusers", "transformers")
 
 
 def load_part(folder: Path, library: str, class_name: str) -> Any:
     """The model in a folder written by `save_pretrained`, in float32; nothing is fetched.
 
     Raises:
-        CheckpointError: there is none, its files are damaged, or a weight is missing, which the
-            libraries would make up at random, or not finite.
+        CheckpointError: there is none, its files are damaged or unsafe, or a weight is missing,
+            which the libraries would make up at random, or not finite.
     """
+    check_folder(folder)
     try:
-        with quiet():
-            model, found = getattr(import_module(library), class_name).from_pretrained(
+        if not is_model(library, class_name):
+            raise ValueError(f"{library} has no model {one_line(class_name, 100)}")
+        kind = _find_class(library, class_name)
+        with quiet(), within_weights(folder):
+            _outline(kind, folder)
+            model, found = kind.from_pretrained(
                 folder,
                 local_files_only=True,
                 output_loading_info=True,
@@ -41,6 +54,34 @@ def load_part(folder: Path, library: str, class_name: str) -> Any:
         if not weight.isfinite().all():
             raise CheckpointError(f"weight {key} in {folder} holds NaN or infinity")
     return model
+
+
+def is_model(library: str, class_name: str) -> bool:
+    """Whether a class of diffusers or transformers is one of models."""
+    kind = _find_class(library, class_name)
+    return isinstance(kind, type) and issubclass(kind, nn.Module)
+
+
+def _find_class(library: str, class_name: str) -> Any:
+    within = library if library in _LIBRARIES else f"diffusers.pipelines.{library}"
+    try:
+        return getattr(import_module(within), class_name, None)
+    except Exception:  # a class may ask for packages that are not there
+        return None
+
+
+def _outline(kind: Any, folder: Path) -> None:
+    """Make a model without its memory, for `within_weights` to see how large it is."""
+    try:
+        with torch.device("meta"):
+            if hasattr(kind, "load_config"):  # of diffusers
+                kind.from_config(kind.load_config(folder, local_files_only=True))
+            else:
+                kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+    except TooLargeError:
+        raise
+    except Exception:  # the reader itself, which comes next, says it better
+        return
 
 
 def digest_of(folder: Path, parts: Sequence[str] = ("",)) -> str:
@@ -84,4 +125,4 @@ def quiet() -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """The first line of what an error says."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
+    return one_line((str(error).strip() or repr(error)).splitlines()[0], 300)

@@ -4,9 +4,8 @@ What is watched while it runs is the business of `families`; how its images are 
 """
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from attnsearch.axes import Branch
 from attnsearch.errors import AttnsearchError, CheckpointError, ConfigError
+from attnsearch.intake import quote
 from attnsearch.models.attention import AttentionCall
 from attnsearch.models.families import (
     Family,
@@ -31,15 +31,11 @@ from attnsearch.models.families import (
     guidance_layout,
     route,
 )
-from attnsearch.models.parts import load_part, quiet, reason
+from attnsearch.models.parts import quiet, reason
+from attnsearch.models.pipeline_index import INDEX, load_parts, read_index
 from attnsearch.prompts import Prompt, token_roles
 from attnsearch.prompts.prompt import END, PAD
 
-_INDEX: Final = "model_index.json"
-_MODELS: Final = ("transformer", "text_encoder", "vae")
-"""How the names of a pipeline's parts begin whose weights paint."""
-
-_LIBRARIES: Final = ("diffusers", "transformers")
 _SETTINGS: Final = {
     # What else a pipeline would do to a prompt, or to the size of the image, on its own account.
     "clean_caption": False,
@@ -47,6 +43,8 @@ _SETTINGS: Final = {
     "complex_human_instruction": None,
 }
 _PROBE: Final = "A b"
+_MAX_TOKENS: Final = 4096
+"""Text tokens of one encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +68,13 @@ class Forecast:
 
 def is_pipeline(path: Path) -> bool:
     """Whether a path is a folder written by a pipeline's `save_pretrained`."""
-    return (path / _INDEX).is_file()
+    return (path / INDEX).is_file()
 
 
 def pipeline_files(folder: Path) -> list[str]:
     """What in a pipeline's folder is the pipeline: its index, and the folders of its parts."""
-    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    parts = [name for name in index if not name.startswith("_") and (folder / name).is_dir()]
-    return [_INDEX, *sorted(parts)]
+    parts = [name for name in read_index(folder) if (folder / name).is_dir()]
+    return [INDEX, *sorted(parts)]
 
 
 def load_pipeline(folder: Path, device: torch.device) -> Any:
@@ -88,7 +85,7 @@ def load_pipeline(folder: Path, device: torch.device) -> Any:
         ConfigError: its transformer is not one that can be watched, it makes videos, or a package
             that reads it is not installed.
     """
-    index = _read_index(folder)
+    index = read_index(folder)
     if not isinstance(index.get("transformer"), list):
         raise ConfigError(f"{index['_class_name']} in {folder} has no transformer to watch")
     if not family_named(str(index["transformer"][-1])).texts:
@@ -97,7 +94,7 @@ def load_pipeline(folder: Path, device: torch.device) -> Any:
         raise ConfigError('pipelines need transformers: pip install "attnsearch[diffusers]"')
     from diffusers import DiffusionPipeline
 
-    parts = dict(_load_parts(folder, index))
+    parts = dict(load_parts(folder, index))
     try:
         with quiet():
             pipe: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **parts)
@@ -149,6 +146,7 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
             if (encoder := getattr(pipe, run.encoder, None)) is not None:
                 note = partial(_note_tokens, read, run)
                 watching.callback(encoder.register_forward_pre_hook(note, with_kwargs=True).remove)
+        watching.enter_context(quiet())
         watching.enter_context(
             route(pipe.transformer, stop, layout=guidance_layout(1), on_pass=passes.append)
         )
@@ -165,6 +163,8 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
             raise
         except Exception as error:
             raise ConfigError(f"{name} cannot paint a prompt: {reason(error)}") from error
+        else:
+            raise ConfigError(f"{name} in this configuration attends to no text, or takes no step")
     tokens = count_text_tokens(call)
     _check_reading(pipe, family, read)
     grid = passes[0].grid
@@ -223,41 +223,19 @@ def role_tokens(
     }
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"the pipeline in {folder} cannot be read: {reason(error)}"
-        ) from error
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise CheckpointError(f"{folder / _INDEX} names no pipeline class of diffusers")
-    return index
-
-
-def _load_parts(folder: Path, index: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The models of a pipeline by name; None for a part that was left out when it was saved.
-
-    The reader of SD3 wants to be told of that too.
-    """
-    for name, entry in index.items():
-        match entry:
-            case [None, None]:
-                yield name, None
-            case [str(), str()] if not (folder / name).is_dir():
-                raise CheckpointError(f"{folder / name} is missing")  # else the folder is read
-            case [str(library), str(kind)] if name.startswith(_MODELS) and library in _LIBRARIES:
-                yield name, load_part(folder / name, library, kind)
-
-
 def _check_tokenizers(pipe: Any, family: Family) -> None:
     for run in family.texts:
         tokenizer = getattr(pipe, run.tokenizer, None)
-        if tokenizer is not None and not tokenizer.is_fast:
+        if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
             raise ConfigError(
                 f"{type(tokenizer).__name__} does not tell where its tokens lie in the text; "
                 "save the pipeline with a fast tokenizer"
             )
+    length = getattr(pipe, "tokenizer_max_length", 1)
+    if type(length) is not int or not 0 < length <= _MAX_TOKENS:
+        raise ConfigError(
+            f"{type(pipe).__name__} pads a prompt to {quote(length)} tokens, as its tokenizer says"
+        )
 
 
 def _note_tokens(
@@ -282,7 +260,9 @@ def _check_reading(pipe: Any, family: Family, read: Mapping[TextRun, list[int]])
             )
         # transformers makes one of next to no vocabulary where it finds no files.
         marks = zip(ids, row["special_tokens_mask"], row["attention_mask"], strict=True)
-        if any(seen and not added and at == tokenizer.unk_token_id for at, added, seen in marks):
+        with _reading_with(tokenizer):
+            unknown = tokenizer.unk_token_id
+        if any(seen and not added and at == unknown for at, added, seen in marks):
             raise ConfigError(
                 f"{run.tokenizer} of {type(pipe).__name__} does not know the letters of "
                 f"{_PROBE!r}; its files are missing or damaged"
@@ -351,20 +331,35 @@ def _roles_of_run(
             f"{type(tokenizer).__name__}, the model reads {length}"
         )
     offsets = [(start + shift, end + shift) for start, end in row["offset_mapping"]]
-    return token_roles(prompt, roles, offsets, row["special_tokens_mask"], row["attention_mask"])
+    masks = row["special_tokens_mask"], row["attention_mask"]
+    with _reading_with(tokenizer):
+        return token_roles(prompt, roles, offsets, *masks)
 
 
 def _tokenise(tokenizer: Any, text: str, length: int) -> dict[str, Any]:
-    row: dict[str, Any] = tokenizer(
-        text,
-        padding="max_length",
-        max_length=length,
-        truncation=False,
-        return_attention_mask=True,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-    )
+    with _reading_with(tokenizer):
+        row: dict[str, Any] = tokenizer(
+            text,
+            padding="max_length",
+            max_length=length,
+            truncation=False,
+            return_attention_mask=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
     return row
+
+
+@contextmanager
+def _reading_with(tokenizer: Any) -> Iterator[None]:
+    """Whatever a damaged vocabulary leads to is the fault of the pipeline."""
+    try:
+        yield
+    except AttnsearchError:
+        raise
+    except Exception as error:
+        name = type(tokenizer).__name__
+        raise ConfigError(f"{name} cannot read a prompt: {reason(error)}") from error
 
 
 def first_step(scheduler: Any) -> int:

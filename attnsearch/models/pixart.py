@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attnsearch.errors import CheckpointError, ConfigError
+from attnsearch.intake import one_line
 from attnsearch.models.dit import DiT, DiTConfig, position_embedding
 
 _MARKS: Final = {"y_embedder.y_proj.fc1.weight", "blocks.0.cross_attn.kv_linear.weight"}
@@ -129,7 +130,7 @@ def convert_pixart(
     parts_of = dict(_parts(config.depth))
     stray = sorted(weights.keys() - parts_of.keys() - {_POSITIONS})
     if stray:
-        raise CheckpointError(f"{stray[0]} is no part of a PixArt-alpha model")
+        raise CheckpointError(f"{one_line(stray[0], 200)} is no part of a PixArt-alpha model")
     converted: dict[str, Tensor] = {}
     for name, parts in parts_of.items():
         first = fitting[parts[0]].shape

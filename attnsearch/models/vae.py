@@ -1,11 +1,14 @@
 """The decoder of latent models: a diffusers AutoencoderKL from a folder."""
 
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attnsearch.errors import CheckpointError, ConfigError
+from attnsearch.intake import quote
 from attnsearch.models.parts import digest_of, load_part
 
 
@@ -23,8 +26,11 @@ class Vae:
             raise CheckpointError(f"{folder} holds no VAE: {inner / 'config.json'} is missing")
         model = load_part(inner, "diffusers", "AutoencoderKL")
         self._model = model.to(device).eval()
-        self._scale = float(model.config.scaling_factor)
-        self._shift = float(getattr(model.config, "shift_factor", None) or 0.0)
+        self._scale = _finite(inner, "scaling_factor", model.config.scaling_factor)
+        shift = getattr(model.config, "shift_factor", None) or 0.0
+        self._shift = _finite(inner, "shift_factor", shift)
+        if self._scale == 0:
+            raise CheckpointError(f"scaling_factor of the VAE in {inner} is 0")
         self.channels = int(model.config.latent_channels)
         self.factor = 2 ** (len(model.config.block_out_channels) - 1)
         """Pixels along the side of a latent cell."""
@@ -49,3 +55,9 @@ class Vae:
         return torch.cat(
             [self._model.decode(each[None] / self._scale + self._shift).sample for each in latents]
         )
+
+
+def _finite(folder: Path, name: str, value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise CheckpointError(f"{name} of the VAE in {folder} is {quote(value)}, not a number")
+    return float(value)

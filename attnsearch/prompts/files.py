@@ -1,12 +1,15 @@
 """Files of prompts, one a line: `.jsonl` as `jsonl` describes, any other as `template` does.
 
-Such files come from anywhere, so their size is bounded before they are understood.
+Such files come from anywhere, so their size is bounded before they are understood. Lines that are
+captions of the two-object task are understood by `scanning.plan`, and read here too.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from attnsearch.errors import PromptError
+from attnsearch.intake import read_regular
 from attnsearch.prompts.jsonl import parse_json
 from attnsearch.prompts.prompt import Prompt
 from attnsearch.prompts.template import parse_template
@@ -31,11 +34,10 @@ def read_prompts(path: Path | str) -> list[Prompt]:
     is_json = path.suffix.lower() == ".jsonl"
     parse = parse_json if is_json else parse_template
     prompts: list[Prompt] = []
-    for number, raw in enumerate(_read(path).split(b"\n"), start=1):
+    for number, line in read_lines(path):
+        if line.startswith("#") and not is_json:
+            continue
         try:
-            line = _decode(raw)
-            if not line or (line.startswith("#") and not is_json):
-                continue
             if len(prompts) == MAX_PROMPTS:
                 raise PromptError(f"more than {MAX_PROMPTS:,} prompts; split the file")
             prompts.append(parse(line))
@@ -46,15 +48,27 @@ def read_prompts(path: Path | str) -> list[Prompt]:
     return prompts
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file in UTF-8 that are not blank, by number from 1, without outer blanks.
+
+    Raises:
+        PromptError: the file cannot be read, or it or a line of it is larger than the limits.
+    """
+    for number, raw in enumerate(_read(path).split(b"\n"), start=1):
+        try:
+            line = _decode(raw)
+        except PromptError as error:
+            raise PromptError(f"{path}, line {number}: {error}") from error
+        if line:
+            yield number, line
+
+
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
-        reason = error.strerror or error
+        reason = error.strerror or str(error)
         raise PromptError(f"cannot read prompts from {path}: {reason}") from error
-    if len(data) > MAX_BYTES:
-        raise PromptError(f"{path} is larger than {MAX_BYTES // 2**20} MiB; split the file")
     return data.removeprefix(b"\xef\xbb\xbf")  # the mark Windows puts before UTF-8
 
 

@@ -35,7 +35,7 @@ SCAN_NAMES: Final = frozenset(
         *SKETCH_AXES, REGION, "prompt", "seed", "timestep", "noise_level", "held_out", "kx", "ky",
         "x", "y", "rgb", "sketch", "energy", "entropy", "peak", "region_coefficients", "thumbnail",
         "score_shape", "score_colour", "score_binding", "score_relation_strict",
-        "score_relation_loose",
+        "score_relation_loose", "flagged",
     )
 )  # fmt: skip
 """Names that a scan gives to arrays of its own; no attribute may be called so."""

@@ -21,6 +21,8 @@ _COLUMNS: Final = 8
 def write(path: Path, images: npt.NDArray[np.float32], captions: Sequence[Caption]) -> None:
     """Write images [sample, y, x, rgb] in [0, 1] and their captions as one PNG, eight a row.
 
+    What a model with broken weights left undefined is black.
+
     Raises:
         ConfigError: the file cannot be written.
     """
@@ -30,7 +32,7 @@ def write(path: Path, images: npt.NDArray[np.float32], captions: Sequence[Captio
     pen = ImageDraw.Draw(sheet)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = index % _COLUMNS * _CELL, index // _COLUMNS * height
-        picture = Image.fromarray(np.round(image * 255).astype(np.uint8))
+        picture = Image.fromarray(np.round(np.nan_to_num(image) * 255).astype(np.uint8))
         sheet.paste(picture.resize((_CELL - 4, _CELL - 4), Image.Resampling.NEAREST), (x, y))
         for line, text in enumerate(_lines(caption)):
             pen.text((x, y + _CELL - 4 + line * _LINE), text, fill="black", font_size=10)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from attnsearch.axes import RELATIONS, ROLES
 from attnsearch.errors import CaptionError
+from attnsearch.intake import quote
 from attnsearch.task.spec import COLOURS, OBJECT_PAIRS, PHRASES, SHAPES, PhraseSet, TaskSpec
 
 VOCABULARY: Final = (
@@ -35,6 +36,7 @@ DIRECTION_WORDS: Final = frozenset(
 _RELATION_OF_PHRASE: Final = {
     tuple(phrase.split()): relation for relation, phrases in PHRASES.items() for phrase in phrases
 }
+_LONGEST_PHRASE: Final = max(map(len, _RELATION_OF_PHRASE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +96,25 @@ def parse(text: str) -> Caption:
     words = text.lower().split()
     for word in words:
         if word not in _TOKEN_IDS and word not in _SPLIT:
-            raise CaptionError(
-                f"unknown word {word!r} in {text!r}; known: {', '.join(sorted(known_words()))}"
-            )
+            known = ", ".join(sorted(known_words()))
+            raise CaptionError(f"unknown word {quote(word)} in {quote(text)}; known: {known}")
     rest, first = _take_object(words, text)
     if rest[:1] != ["is"]:
-        raise CaptionError(f"expected 'is' after the first shape in {text!r}")
-    for end in range(len(rest), 1, -1):
+        raise CaptionError(f"expected 'is' after the first shape in {quote(text)}")
+    for end in range(min(len(rest), _LONGEST_PHRASE + 1), 1, -1):
         relation = _RELATION_OF_PHRASE.get(tuple(rest[1:end]))
         if relation is None:
             continue
         tail, second = _take_object(rest[end:], text)
         if tail:
-            raise CaptionError(f"nothing may follow the second shape in {text!r}")
+            raise CaptionError(f"nothing may follow the second shape in {quote(text)}")
         return compose(
             _pair_index(first, second, text),
             relation,
             " ".join(rest[1:end]),
             (first[0] is not None, second[0] is not None),
         )
-    raise CaptionError(f"no known relation phrase after 'is' in {text!r}")
+    raise CaptionError(f"no known relation phrase after 'is' in {quote(text)}")
 
 
 def known_words() -> frozenset[str]:
@@ -198,8 +199,10 @@ def _take_object(words: list[str], text: str) -> tuple[list[str], tuple[str | No
     colour = words[0] if words and words[0] in COLOURS else None
     rest = words[1:] if colour else words
     if not rest or rest[0] not in SHAPES:
-        found = repr(rest[0]) if rest else "the end"
-        raise CaptionError(f"expected one of {', '.join(SHAPES)} but found {found} in {text!r}")
+        found = quote(rest[0]) if rest else "the end"
+        raise CaptionError(
+            f"expected one of {', '.join(SHAPES)} but found {found} in {quote(text)}"
+        )
     return rest[1:], (colour, rest[0])
 
 
@@ -210,4 +213,4 @@ def _pair_index(first: tuple[str | None, str], second: tuple[str | None, str], t
             for wanted, (colour, shape) in zip(pair, (first, second), strict=True)
         ):
             return index
-    raise CaptionError(f"the two objects must differ in colour and in shape: {text!r}")
+    raise CaptionError(f"the two objects must differ in colour and in shape: {quote(text)}")

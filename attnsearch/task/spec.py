@@ -11,6 +11,7 @@ from typing import Final
 
 from attnsearch.axes import RELATIONS
 from attnsearch.errors import ConfigError
+from attnsearch.intake import check_fields
 
 SHAPES: Final = ("triangle", "circle", "square")
 COLOURS: Final = ("red", "blue")
@@ -76,7 +77,8 @@ class TaskSpec:
     """One two-object task.
 
     Raises:
-        ConfigError: a value is out of range, or the objects do not fit the canvas.
+        ConfigError: a value is of another type or out of range, or the objects do not fit the
+            canvas.
     """
 
     canvas: int
@@ -98,6 +100,9 @@ class TaskSpec:
     """Seed of the held-out (shapes, colours, relation) combinations; None holds nothing out."""
 
     def __post_init__(self) -> None:
+        check_fields(self, canvas=2**14, text_length=2**12)
+        if self.text_length < 1:
+            raise ConfigError(f"text_length must be at least 1, not {self.text_length}")
         if self.radius < 1 or self.canvas < 4 * (self.radius + 1):
             raise ConfigError(
                 f"radius {self.radius} px does not fit twice on a canvas of {self.canvas} px"

@@ -5,7 +5,7 @@
     log.jsonl       one line per logged step: step, loss, steps per second; evaluations too
     snapshots/      the model on the way, as it would be published: step-000500.pt, ...
 
-Ctrl-C and `--resume` lose nothing: the state is saved on the way out.
+Ctrl-C, SIGTERM and `--resume` lose nothing: the state is saved on the way out.
 """
 
 import json
@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -22,11 +21,15 @@ from typing import Any, Final
 import torch
 
 from attnsearch.errors import CheckpointError
+from attnsearch.intake import read_regular
 from attnsearch.models import Checkpoint, load_checkpoint, save_checkpoint
 from attnsearch.training.config import TrainingConfig
 from attnsearch.training.trainer import Trainer
 
 _LOG_EVERY: Final = 50
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MAX_LOG: Final = 64 * 2**20
+"""Bytes; of some 40 million steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def train(
         trainer = Trainer.resume(config, load_checkpoint(latest), device)
     else:
         trainer = Trainer(config, device)
-    with _saved_on_exit(trainer, latest), _Log(folder / "log.jsonl", trainer.step) as log:
+    with _Log(folder / "log.jsonl", trainer.step) as log, _saved_on_exit(trainer, latest):
         # What the state that was resumed from was due for and may have been stopped before.
         _milestones(trainer, folder, evaluate, log)
         for progress in _steps(trainer):
@@ -92,7 +95,7 @@ def _milestones(trainer: Trainer, folder: Path, evaluate: Evaluate, log: "_Log")
     """The evaluation and the snapshot that are due at this step, unless they were made."""
     config, step = trainer.config, trainer.step
     due = step > 0 and (step % config.evaluate_every == 0 or step >= config.steps)
-    if due and not (trainer.metrics and trainer.metrics[-1]["step"] == step):
+    if due and not (trainer.metrics and trainer.metrics[-1].get("step") == step):
         metrics = evaluate(trainer.checkpoint())
         trainer.metrics.append({"step": step, **metrics})
         log.write(step=step, **metrics)
@@ -131,28 +134,47 @@ def _saved_on_exit(trainer: Trainer, path: Path) -> Iterator[None]:
 
 @contextmanager
 def _interrupts_put_off() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block, so that no step is saved half taken."""
-    previous = signal.getsignal(signal.SIGINT)
-    # Only the main thread may set a handler, and one set outside Python cannot be put back.
-    if threading.current_thread() is not threading.main_thread() or previous is None:
-        yield
+    """Being asked to stop takes effect at the end of the block: no step is saved half taken."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
         return
+    previous = {number: signal.getsignal(number) for number in _STOPPING}
     asked: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    for number, handler in previous.items():
+        # One set outside Python cannot be put back; what is ignored stays so.
+        if handler is not None and handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: asked.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if asked:
-        signal.raise_signal(signal.SIGINT)
+        for number, handler in previous.items():
+            if handler is not None:
+                signal.signal(number, handler)
+    for each in asked:
+        signal.raise_signal(each)
 
 
-def _step_of(line: str) -> float:
-    """The step a log line is about; a line cut off by a crash is past every step."""
+def _kept_lines(path: Path, step: int) -> list[bytes]:
+    """The lines of a log up to a step; a crash may have cut off the last one.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a line before the last is of no step.
+    """
     try:
-        return int(json.loads(line)["step"])
-    except ValueError:
-        return inf
+        lines = read_regular(path, _MAX_LOG).splitlines()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            about = json.loads(line)["step"]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            about = None
+        if type(about) is int:
+            kept += [line] if about <= step else []
+        elif number < len(lines):  # somebody else's file, which is not ours to shorten
+            raise CheckpointError(f"{path}, line {number} is not of a training; move the file away")
+    return kept
 
 
 class _Log:
@@ -160,11 +182,9 @@ class _Log:
 
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept: list[str] = []
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
+        kept = _kept_lines(path, step) if path.exists() else []
+        path.write_bytes(b"".join(line + b"\n" for line in kept))
+        self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def __enter__(self) -> "_Log":
         return self

@@ -4,7 +4,8 @@ The same run stopped anywhere and resumed takes the same steps: every random dra
 generator, which is saved with the optimisers.
 """
 
-from typing import Any, Final, Self
+from collections.abc import Mapping
+from typing import Any, Final, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from attnsearch import encoders
 from attnsearch.errors import CheckpointError
+from attnsearch.intake import one_line, quote
 from attnsearch.models import Checkpoint, DiT
 from attnsearch.task.captions import training_captions
 from attnsearch.task.scenes import draw_scenes, render
@@ -20,7 +22,14 @@ from attnsearch.training.config import TrainingConfig
 from attnsearch.training.muon import Muon
 from attnsearch.training.objectives import noise_batch
 
+_Kind = TypeVar("_Kind")
+
 _ADAM_BETAS: Final = (0.9, 0.99)
+_MEMORY: Final[dict[type, set[str]]] = {
+    Muon: {"momentum"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
+"""What an optimiser remembers of a parameter once it has moved it."""
 
 
 class Trainer:
@@ -50,11 +59,21 @@ class Trainer:
         """
         state = check_same_run(config, checkpoint)
         trainer = cls(config, device)
-        trainer.model.load_state_dict(checkpoint.weights)
-        trainer.average = {name: t.to(device, copy=True) for name, t in checkpoint.average.items()}
-        trainer.generator.set_state(state["generator"])
-        for optimiser, saved in zip(trainer._optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        try:
+            for name, weight in (*checkpoint.weights.items(), *checkpoint.average.items()):
+                _check_finite(name, weight)
+            trainer.model.load_state_dict(checkpoint.weights)
+            trainer.generator.set_state(state["generator"])
+            memories = _of(list, state["optimisers"])
+            for optimiser, saved in zip(trainer._optimisers, memories, strict=True):
+                _resume_optimiser(optimiser, _of(dict, saved))
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                f"the training state to resume is damaged: {one_line(str(error), 200)}"
+            ) from error
+        trainer.average = {
+            name: t.to(device, torch.float32, copy=True) for name, t in checkpoint.average.items()
+        }
         trainer.step = checkpoint.step
         trainer.metrics = list(checkpoint.metrics)
         return trainer
@@ -135,11 +154,11 @@ def check_same_run(config: TrainingConfig, checkpoint: Checkpoint) -> dict[str, 
     for name in ("model", "encoder", "task", "objective"):
         if getattr(checkpoint, name) != getattr(config, name):
             raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
+    draws = state.get("draws")
     for name, value in _draws(config).items():
-        if state["draws"][name] != value:
-            raise CheckpointError(
-                f"the run to resume has {name} {state['draws'][name]}, not {value}"
-            )
+        held = draws.get(name) if isinstance(draws, dict) else None
+        if type(held) is not int or held != value:
+            raise CheckpointError(f"the run to resume has {name} {quote(held)}, not {value}")
     return state
 
 
@@ -160,3 +179,38 @@ def _optimisers(model: DiT, config: TrainingConfig) -> list[torch.optim.Optimize
         for group in optimiser.param_groups:
             group["initial_lr"] = group["lr"]
     return optimisers
+
+
+def _resume_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Give an optimiser the memory it was saved with; its settings are those of the run.
+
+    Raises:
+        ValueError: it is not the memory of such an optimiser, or other settings were saved.
+    """
+    groups = optimiser.state_dict()["param_groups"]
+    for ours, theirs in zip(groups, _of(list, saved["param_groups"]), strict=True):
+        for name in (ours.keys() & _of(dict, theirs).keys()) - {"lr"}:  # which follows the step
+            if theirs[name] != ours[name]:
+                raise ValueError(f"{name} is {quote(theirs[name])}, not {quote(ours[name])}")
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+    for index, memory in _of(dict, saved["state"]).items():
+        if _of(dict, memory).keys() != _MEMORY[type(optimiser)]:
+            raise ValueError(f"parameter {quote(index)} is remembered by {quote([*memory])}")
+        for name, each in memory.items():
+            tensor = _of(Tensor, each)
+            shape = () if name == "step" else parameters[index].shape
+            if tensor.shape != shape or not tensor.is_floating_point():
+                raise ValueError(f"{name} of parameter {index} is {list(tensor.shape)}")
+            _check_finite(f"{name} of parameter {index}", tensor)
+    optimiser.load_state_dict({"state": saved["state"], "param_groups": groups})
+
+
+def _of(kind: type[_Kind], value: Any) -> _Kind:
+    if not isinstance(value, kind):
+        raise TypeError(f"there is {quote(value)} where a {kind.__name__} should be")
+    return value
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity")

@@ -5,13 +5,13 @@ part: `NAME.config.json`, `NAME.evaluation.json`, `NAME.ranking.json`, `NAME.log
 its training was followed, `NAME.emergence.json`.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
+from attnsearch.intake import one_line, quote, read_json
 
 FOLDER: Final = Path(__file__).parent
 """Where the packaged models are."""
@@ -63,8 +63,10 @@ def summarise(checkpoint: Path) -> Summary:
     ranking = _read(checkpoint, "ranking")
     try:
         return _summary(checkpoint, config, evaluation, ranking)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ConfigError(f"a record beside {checkpoint} is damaged: {error}") from error
+    except (AttributeError, LookupError, TypeError, OverflowError) as error:
+        raise ConfigError(
+            f"a record beside {checkpoint} is damaged: {one_line(str(error), 200)}"
+        ) from error
 
 
 def _summary(
@@ -74,29 +76,53 @@ def _summary(
     return Summary(
         name=checkpoint.stem,
         path=str(checkpoint),
-        encoder=config.get("encoder"),
-        size=config.get("size"),
-        seed=config.get("seed"),
-        parameters=config.get("parameters"),
+        encoder=_text(config.get("encoder")),
+        size=_text(config.get("size")),
+        seed=_count(config.get("seed")),
+        parameters=_count(config.get("parameters")),
         relation_loose=_loose(evaluation, "in_distribution"),
         relation_loose_held_out=_loose(evaluation, "held_out"),
-        head=str(HeadAddress(best["layer"], best["head"])) if best else None,
-        score=best.get("score"),
-        q_value=best.get("q_value"),
+        head=_head(best),
+        score=_number(best.get("score")),
+        q_value=_number(best.get("q_value")),
     )
 
 
 def _loose(evaluation: dict[str, Any], split: str) -> float | None:
-    value: float | None = evaluation.get(split, {}).get("relation_loose", {}).get("value")
+    return _number(evaluation.get(split, {}).get("relation_loose", {}).get("value"))
+
+
+def _head(best: dict[str, Any]) -> str | None:
+    layer, head = (_count(best["layer"]), _count(best["head"])) if best else (None, None)
+    return None if layer is None or head is None else str(HeadAddress(layer, head))
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{quote(value)} is no text")
     return value
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value.bit_length() > 64):
+        raise TypeError(f"{quote(value)} is no count")
+    return value
+
+
+def _number(value: Any) -> float | None:
+    if value is not None and type(value) not in (int, float):
+        raise TypeError(f"{quote(value)} is no number")
+    return None if value is None else float(value)
 
 
 def _read(checkpoint: Path, part: str) -> dict[str, Any]:
     path = beside(checkpoint, part)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

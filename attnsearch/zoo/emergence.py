@@ -1,13 +1,17 @@
 """How a model came to paint relations: accuracies and heads of the snapshots of its training."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attnsearch import zoo
 from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
+from attnsearch.intake import one_line, quote, read_json
+
+_MAX_BYTES: Final = 64 * 2**20
+"""Of a file that has every head of every snapshot: a thousand snapshots have some 20 MiB."""
+_MAX_STEP: Final = 10**12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,7 @@ def read_emergence(model: Path) -> list[Snapshot]:
         raise ConfigError(f"no such file: {model}")
     path = model / "emergence.json" if model.is_dir() else zoo.beside(model, "emergence")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path, _MAX_BYTES)
         if not rows:
             raise ValueError("it holds no snapshot")
         return [_snapshot(row) for row in rows]
@@ -55,17 +59,32 @@ def read_emergence(model: Path) -> list[Snapshot]:
         raise ConfigError(
             f"the training of {model} was not followed; its experiment needs `snapshots = 24`"
         ) from error
-    except (ValueError, TypeError, LookupError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise ConfigError(f"{path} is damaged: {one_line(str(error), 200)}") from error
 
 
 def _snapshot(row: Any) -> Snapshot:
     measures = ("shape", "colour", "binding", "relation_loose")
     best = row["heads"][0]
     return Snapshot(
-        step=int(row["step"]),
-        head=HeadAddress(int(best["layer"]), int(best["head"])),
-        score=float(best["score"]),
-        q_value=float(best["q_value"]),
-        **{name: float(row["accuracies"][f"in_distribution_{name}"]) for name in measures},
+        step=_count(row["step"]),
+        head=HeadAddress(_count(best["layer"]), _count(best["head"])),
+        score=_within(best["score"], -1),
+        q_value=_within(best["q_value"], 0),
+        **{name: _within(row["accuracies"][f"in_distribution_{name}"], 0) for name in measures},
     )
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_STEP:
+        raise ValueError(f"{quote(value)} is no count")
+    return value
+
+
+def _within(value: Any, least: float) -> float:
+    """A number from `least` to 1; NaN where nothing could be measured."""
+    if type(value) not in (int, float) or value < least or value > 1:
+        raise ValueError(f"{quote(value)} is no number from {least} to 1")
+    return float(value)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from attnsearch.axes import ROLES
 from attnsearch.cli import app
-from attnsearch.models import Checkpoint, save_checkpoint
+from attnsearch.models import Checkpoint, DiT, save_checkpoint
 
 RANK_FIELDS = {
     "rank", "model", "layer", "head", "score", "ci_low", "ci_high", "p_value", "q_value",
@@ -223,3 +224,38 @@ def test_an_interrupted_command_says_how_to_go_on(
     result = run("scan", checkpoint, "--store", tmp_path / "s")
     assert result.exit_code == 130
     assert "run the same command again" in result.stderr
+
+
+def test_more_samples_than_a_scan_can_hold_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    result = run("scan", checkpoint, "--store", tmp_path / "s", "--seeds", 200_000, "--dry-run")
+    assert "more than the 10,000,000 samples of a scan" in refused(result)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_model_of_latents_is_not_judged_by_its_images(
+    tiny_checkpoint: Checkpoint, tmp_path: Path, channels: int
+) -> None:
+    model = replace(tiny_checkpoint.model, image_channels=channels, image_side=16)
+    path = tmp_path / "latent.pt"
+    average = DiT(model).state_dict()
+    save_checkpoint(replace(tiny_checkpoint, model=model, weights={}, average=average), path)
+    said = f"the model paints {channels} channels of 16 px"
+    assert said in refused(run("evaluate", path, "--seeds", 1, "--steps", 1))
+    result = run("scan", path, "--store", tmp_path / "s", "--steps", 2, "--seeds", 1, "--dry-run")
+    if channels == 4:  # which can be looked at
+        assert result.exit_code == 0, result.output
+    else:
+        assert said in refused(result)
+
+
+def test_a_model_that_paints_nothing_defined_is_judged_and_shown(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    average = {name: tensor * 1e30 for name, tensor in tiny_checkpoint.average.items()}
+    path, sheet = tmp_path / "wild.pt", tmp_path / "sheet.png"
+    save_checkpoint(replace(tiny_checkpoint, average=average), path)
+    result = run("evaluate", path, "--seeds", 1, "--steps", 1, "--sheet", sheet, "--json")
+    assert result.exit_code == 0, result.output
+    accuracies = json.loads(result.stdout)["in_distribution"]
+    assert all(accuracy["value"] == 0 for accuracy in accuracies.values())
+    assert sheet.exists()

@@ -36,13 +36,43 @@ def test_what_no_file_tells_is_a_dash(tmp_path):
     assert {key for key, value in model.items() if value is not None} == {"name", "path"}
 
 
-@pytest.mark.parametrize("content", ['{"heads": ["x"]}', '{"heads": [{"score": 1}]}'])
-def test_records_of_another_form_are_refused(tmp_path, content):
+HEAD = '{"heads": [{"layer": 0, "head": 1, %s}]}'
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("ranking", '{"heads": ["x"]}'),
+        ("ranking", '{"heads": [{"score": 1}]}'),
+        ("ranking", '{"heads": {"a": 1}}'),
+        ("ranking", '{"heads": [{"layer": "0", "head": 1}]}'),
+        ("ranking", HEAD % '"score": "0.5"'),
+        ("ranking", HEAD % '"score": true'),
+        ("ranking", HEAD % f'"q_value": 1{"0" * 400}'),
+        ("config", '{"encoder": ["rtep"]}'),
+        ("config", '{"size": 3}'),
+        ("config", '{"seed": 1.5}'),
+        ("config", '{"parameters": "many"}'),
+        ("config", f'{{"parameters": 1{"0" * 400}}}'),
+        ("evaluation", '{"held_out": 3}'),
+        ("evaluation", '{"held_out": {"relation_loose": {"value": []}}}'),
+    ],
+    ids=range(14),
+)
+def test_records_of_another_form_are_refused(tmp_path, part, content):
     path = Path(shutil.copy(zoo.demonstration(), tmp_path))
-    zoo.beside(path, "ranking").write_text(content)
+    zoo.beside(path, part).write_text(content)
     result = run("zoo", "--folder", tmp_path)
     assert result.exit_code == 2
     assert f"beside {path} is damaged" in " ".join(result.stderr.split())
+
+
+def test_a_record_that_is_no_file_is_named(tmp_path):
+    path = Path(shutil.copy(zoo.demonstration(), tmp_path))
+    for place in (zoo.beside(path, "ranking"), zoo.beside(path, "emergence")):
+        place.mkdir()
+    assert f"cannot read {zoo.beside(path, 'ranking')}" in run("zoo", "--folder", tmp_path).stderr
+    assert f"cannot read {zoo.beside(path, 'emergence')}" in run("zoo", "emergence", path).stderr
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"heads": 3'])
@@ -111,7 +141,29 @@ def test_the_emergence_of_a_model_is_a_row_per_snapshot(tmp_path):
     assert all(f"{step:,}" in table for step in steps)
 
 
-@pytest.mark.parametrize("content", ["[", "3", "[]", "[{}]", '[{"step": 1, "heads": []}]'])
+def followed(*, step="1", score="0.5", q="0.1", share="1"):
+    shares = ("shape", "colour", "binding", "relation_loose")
+    accuracies = ", ".join(f'"in_distribution_{name}": {share}' for name in shares)
+    head = f'{{"layer": 0, "head": 1, "score": {score}, "q_value": {q}}}'
+    return f'[{{"step": {step}, "accuracies": {{{accuracies}}}, "heads": [{head}]}}]'
+
+
+def test_an_emergence_of_the_least_is_listed(tmp_path):
+    (tmp_path / "emergence.json").write_text(followed(score="NaN", share="0"))
+    assert run("zoo", "emergence", tmp_path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[", "3", "[]", "[{}]", '[{"step": 1, "heads": []}]', "[" * 99_999, '{"a": 1}',
+        followed(step="-1"), followed(step="1e3"), followed(step="Infinity"), followed(step='"1"'),
+        followed(score="1.5"), followed(score="-Infinity"), followed(score='"1"'),
+        followed(q="-0.1"), followed(q=f"1{'0' * 400}"), followed(share="2"),
+        followed(share="true"),
+    ],
+    ids=range(18),
+)  # fmt: skip
 def test_a_damaged_emergence_is_named(tmp_path, content):
     (tmp_path / "emergence.json").write_text(content)
     result = run("zoo", "emergence", tmp_path)

@@ -1,12 +1,15 @@
 """Pretrained encoders: tiny T5 and CLIP of random weights, built here, and the real MiniLM."""
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -15,7 +18,7 @@ from attnsearch.axes import ROLES
 from attnsearch.encoders import EncoderKind, EncoderSpec, fit_pretrained, source
 from attnsearch.encoders.cache import EmbeddingCache, default_folder
 from attnsearch.encoders.source import Source
-from attnsearch.errors import AttnsearchError, CaptionError, ConfigError
+from attnsearch.errors import AttnsearchError, CaptionError, CheckpointError, ConfigError
 from attnsearch.task.captions import grid_captions, parse
 from attnsearch.task.spec import PRESETS
 
@@ -37,9 +40,13 @@ def save_t5(folder: Path, *, seed: int = 0) -> None:
         minloglevel=2,
     )  # fmt: skip
     (folder / "spiece.vocab").unlink()
+    save_t5_model(folder, seed=seed)
+
+
+def save_t5_model(folder: Path, *, seed: int = 0, vocab_size: int = 64) -> None:
     torch.manual_seed(seed)
     config = transformers.T5Config(
-        vocab_size=64, d_model=WIDTH["t5"], d_kv=8, d_ff=64, num_layers=2, num_heads=4
+        vocab_size=vocab_size, d_model=WIDTH["t5"], d_kv=8, d_ff=64, num_layers=2, num_heads=4
     )
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
 
@@ -345,3 +352,47 @@ def test_minilm_tells_a_words_context_and_rtep_does_not(folders):
 def test_minilm_repeats_itself_to_the_bit(folders):
     first, again = (encoders.build(spec("minilm", folders)).encode(FEW) for _ in range(2))
     assert torch.equal(first.embedding, again.embedding)
+
+
+def test_weights_that_are_not_finite_are_named(folders, tmp_path):
+    folder = shutil.copytree(folders["t5"], tmp_path / "t5")
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(name for name in weights if name.startswith("encoder"))[0]
+    weights[name].view(-1)[0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = encoders.build(spec("t5", folders, source=str(folder)))
+    with pytest.raises(ConfigError, match=f"weight {name} of .* holds NaN or infinity"):
+        encoder.encode(FEW)
+
+
+def test_a_tokenizer_that_the_model_has_no_embeddings_for_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders["t5"], tmp_path / "t5")
+    save_t5_model(folder, vocab_size=8)
+    encoder = encoders.build(spec("t5", folders, source=str(folder)))
+    with pytest.raises(ConfigError, match=r"cannot read a caption: index out of range"):
+        encoder.encode(FEW)
+
+
+def test_a_folder_that_is_not_safe_is_refused_before_it_is_read(folders, tmp_path):
+    folder = shutil.copytree(folders["t5"], tmp_path / "t5")
+    os.mkfifo(folder / "added_tokens.json")
+    with pytest.raises(CheckpointError, match="Not a regular file"):
+        encoders.build(spec("t5", folders, source=str(folder)))
+
+
+def test_a_home_of_nobody_is_no_folder(folders):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        encoders.build(spec("t5", folders, source="~nobody-of-that-name/t5"))
+
+
+def test_code_in_a_folder_is_not_run_nor_asked_about(folders, tmp_path, monkeypatch):
+    folder = shutil.copytree(folders["t5"], tmp_path / "t5")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    config = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "yes")
+    with pytest.raises(ConfigError, match=r"cannot read the"):
+        encoders.build(spec("t5", folders, source=str(folder)))
+    assert asked == []
+    assert not (tmp_path / "ran").exists()

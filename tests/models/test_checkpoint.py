@@ -231,6 +231,14 @@ def test_a_newer_version_is_refused_by_its_number(scratch, content, version):
     assert f"version {version}" in refusal(scratch)
 
 
+@pytest.mark.parametrize("version", [torch.ones(3), torch.tensor(1), True, 1.0, [1] * 1000])
+def test_a_version_that_is_no_number_is_refused(scratch, content, version):
+    torch.save(content | {"version": version}, scratch)
+    message = refusal(scratch)
+    assert f"{scratch} has checkpoint version" in message
+    assert len(message) < 300
+
+
 FIELDS = ("encoder", "task", "model", "objective", "step", "weights", "average", "metrics")
 
 
@@ -264,6 +272,99 @@ def test_a_field_of_another_kind_is_refused(scratch, content, field, value):
 def test_a_header_out_of_range_is_refused(scratch, content, field, change):
     torch.save(content | {field: content[field] | change}, scratch)
     assert f"{scratch} has a damaged header" in refusal(scratch)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("model", {"depth": "2"}),
+        ("model", {"depth": 2.0}),
+        ("model", {"depth": True}),
+        ("model", {"depth": None}),
+        ("model", {"depth": 10**9}),
+        ("model", {"mlp_ratio": float("nan")}),
+        ("model", {"mlp_ratio": 0}),
+        ("model", {"image_channels": 0}),
+        ("model", {"image_side": 10**6, "patch": 1}),
+        ("model", {"image_side": 512, "patch": 1}),
+        ("model", {"image_side": 2048, "image_channels": 64}),
+        ("model", {"text_length": 10**9}),
+        ("model", {3: 4}),
+        ("encoder", {"channels": "16"}),
+        ("encoder", {"channels": 10**9}),
+        ("encoder", {"text_length": 11}),
+        ("encoder", {"seed": -(2**63) - 1}),
+        ("encoder", {"source": 3}),
+        ("encoder", {"kind": [1]}),
+        ("encoder", {"dtype": torch.float32}),
+        ("task", {"canvas": 10**9}),
+        ("task", {"canvas": torch.tensor(32)}),
+        ("task", {"min_distance": "0"}),
+        ("task", {"colour_dropout": float("nan")}),
+        ("task", {"held_out_seed": 1.5}),
+        ("task", {"text_length": 0}),
+    ],
+    ids=str,
+)
+def test_a_header_of_other_types_or_of_absurd_sizes_is_refused(scratch, content, field, change):
+    torch.save(content | {field: content[field] | change}, scratch)
+    message = refusal(scratch)
+    assert f"{scratch} has a damaged header" in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", "3"),
+        ("step", -1),
+        ("step", 3.0),
+        ("step", 2**63),
+        ("objective", torch.ones(3)),
+        ("metrics", [{"step": "1"}]),
+        ("metrics", [{"step": torch.ones(3)}]),
+        ("metrics", [{3: 1.0}]),
+        ("metrics", [[("step", 1)]]),
+        ("training_state", [1]),
+        ("weights", {3: torch.ones(3)}),
+    ],
+    ids=str,
+)
+def test_other_fields_of_other_types_are_refused(scratch, content, field, value):
+    torch.save(content | {field: value}, scratch)
+    assert f"{scratch} has a damaged header" in refusal(scratch)
+
+
+def without(weights, name):
+    return {key: tensor for key, tensor in weights.items() if key != name}
+
+
+@pytest.mark.parametrize("field", ["average", "weights"])
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        (lambda w: without(w, "final.bias"), "final.bias is missing"),
+        (lambda w: w | {"x\x1b[2J": torch.ones(3)}, r"x\x1b[2J is one too many"),
+        (lambda w: w | {"final.bias": torch.ones(3)}, "final.bias is [3], not [192]"),
+        (lambda w: w | {"final.bias": torch.ones(192).long()}, "final.bias is missing, or no"),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused_when_read(
+    scratch, content, field, change, culprit
+):
+    torch.save(content | {field: change(content[field])}, scratch)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(scratch)
+    assert culprit in str(caught.value)
+
+
+def test_a_network_is_outlined_only_if_there_are_weights_for_its_depth(
+    tiny_checkpoint, monkeypatch
+):
+    monkeypatch.setattr("attnsearch.models.checkpoint.DiT", None)
+    deep = replace(tiny_checkpoint, model=replace(tiny_checkpoint.model, depth=1000))
+    with pytest.raises(CheckpointError, match="are too few for 1000 blocks"):
+        deep.build()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

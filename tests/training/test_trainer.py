@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -211,3 +212,100 @@ def test_settings_out_of_range_are_named(tiny_run, wrong):
 def test_parts_that_contradict_each_other_are_refused(tiny_run, part, change):
     with pytest.raises(ConfigError):
         replace(tiny_run, **{part: replace(getattr(tiny_run, part), **change)})
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_run):
+    """A run of three steps."""
+    trainer = Trainer(tiny_run, CPU)
+    steps(trainer, 3)
+    return trainer.checkpoint()
+
+
+def _with_memory(state, *, optimiser, change):
+    """The same training state, with other tables in the memory of an optimiser."""
+    saved = [dict(each) for each in state["optimisers"]]
+    saved[optimiser] |= change(saved[optimiser])
+    return state | {"optimisers": saved}
+
+
+def _first_memory(change):
+    def changed(saved):
+        memory = dict(saved["state"])
+        memory[0] = change(memory[0])
+        return {"state": memory}
+
+    return changed
+
+
+def _settings(**changes):
+    return lambda saved: {"param_groups": [saved["param_groups"][0] | changes]}
+
+
+DAMAGE = {
+    "no optimisers": lambda s: {k: v for k, v in s.items() if k != "optimisers"},
+    "one optimiser": lambda s: s | {"optimisers": s["optimisers"][:1]},
+    "other optimisers": lambda s: s | {"optimisers": s["optimisers"][::-1]},
+    "a number": lambda s: s | {"optimisers": 3},
+    "no generator": lambda s: s | {"generator": None},
+    "short generator": lambda s: s | {"generator": s["generator"][:100]},
+    "zero generator": lambda s: s | {"generator": torch.ones_like(s["generator"]) * 255},
+    "no memory": lambda s: _with_memory(s, optimiser=0, change=lambda _: {"state": None}),
+    "a memory of another": lambda s: _with_memory(
+        s, optimiser=0, change=_first_memory(lambda m: {"exp_avg": m["momentum"]})
+    ),
+    "more memory": lambda s: _with_memory(
+        s, optimiser=1, change=_first_memory(lambda m: m | {"more": m["exp_avg"]})
+    ),
+    "a shape": lambda s: _with_memory(
+        s, optimiser=1, change=_first_memory(lambda m: m | {"exp_avg": torch.ones(7)})
+    ),
+    "a type": lambda s: _with_memory(
+        s, optimiser=0, change=_first_memory(lambda m: {"momentum": m["momentum"].long()})
+    ),
+    "a word": lambda s: _with_memory(
+        s, optimiser=1, change=_first_memory(lambda m: m | {"step": "3"})
+    ),
+    "nan": lambda s: _with_memory(
+        s, optimiser=0, change=_first_memory(lambda m: {"momentum": m["momentum"] * torch.nan})
+    ),
+    "a parameter too many": lambda s: _with_memory(
+        s, optimiser=0, change=lambda saved: {"state": saved["state"] | {999: saved["state"][0]}}
+    ),
+    "betas": lambda s: _with_memory(s, optimiser=1, change=_settings(betas=("a", "b"))),
+    "momentum": lambda s: _with_memory(s, optimiser=0, change=_settings(momentum=float("nan"))),
+    "initial_lr": lambda s: _with_memory(s, optimiser=0, change=_settings(initial_lr="0.1")),
+    "groups": lambda s: _with_memory(s, optimiser=0, change=lambda _: {"param_groups": []}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_training_state_is_refused(stopped, tiny_run, name):
+    state = DAMAGE[name](stopped.training_state)
+    with pytest.raises(CheckpointError, match="training state to resume is damaged") as caught:
+        Trainer.resume(tiny_run, replace(stopped, training_state=state), CPU)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("draws", [None, {}, {"seed": "0", "batch": 8}, {"seed": True, "batch": 8}])
+def test_draws_of_another_kind_are_refused(stopped, tiny_run, draws):
+    state = stopped.training_state | {"draws": draws}
+    with pytest.raises(CheckpointError, match="the run to resume has"):
+        Trainer.resume(tiny_run, replace(stopped, training_state=state), CPU)
+
+
+@pytest.mark.parametrize("field", ["weights", "average"])
+def test_weights_that_are_not_finite_are_not_trained_on(stopped, tiny_run, field):
+    weights = getattr(stopped, field)
+    broken = weights | {"final.weight": weights["final.weight"] * torch.inf}
+    with pytest.raises(CheckpointError, match=r"final\.weight holds NaN or infinity"):
+        Trainer.resume(tiny_run, replace(stopped, **{field: broken}), CPU)
+
+
+def test_the_learning_rate_of_a_state_does_not_matter(stopped, tiny_run):
+    """It is worked out at every step."""
+    state = _with_memory(stopped.training_state, optimiser=1, change=_settings(lr="fast"))
+    other = replace(stopped, training_state=deepcopy(state))
+    resumed = Trainer.resume(tiny_run, other, CPU)
+    expected = Trainer.resume(tiny_run, deepcopy(stopped), CPU)
+    assert steps(resumed, 2) == steps(expected, 2)

@@ -1,28 +1,50 @@
 """Scans on disk: Zarr v3 stores that xarray opens without us.
 
-`schema` says what a scan holds, `writer` writes it block by block, `reader` opens it lazily.
+`schema` says what a scan holds, `writer` writes it block by block, `reader` opens it lazily,
+`verify` checks it. Whatever is written passes through `local`, so that it lasts.
 """
 
-from attnsearch.store.reader import layout_of, open_scan, open_scans, open_store, scan_names
+from attnsearch.store.coordinates import COORDINATES
+from attnsearch.store.places import Place
+from attnsearch.store.publication import publish
+from attnsearch.store.reader import (
+    FLAGGED_SAMPLES,
+    layout_of,
+    open_scan,
+    open_scans,
+    open_store,
+    scan_names,
+)
 from attnsearch.store.schema import (
-    COORDINATES,
+    FLAGGED,
     SCHEMA_VERSION,
     SCORES,
     ArraySpec,
     ScanLayout,
 )
-from attnsearch.store.writer import ScanWriter
+from attnsearch.store.verification import Finding, ScanCheck, count_blocks, repair, verify
+from attnsearch.store.writer import ScanWriter, Turn
 
 __all__ = [
     "COORDINATES",
+    "FLAGGED",
+    "FLAGGED_SAMPLES",
     "SCHEMA_VERSION",
     "SCORES",
     "ArraySpec",
+    "Finding",
+    "Place",
+    "ScanCheck",
     "ScanLayout",
     "ScanWriter",
+    "Turn",
+    "count_blocks",
     "layout_of",
     "open_scan",
     "open_scans",
     "open_store",
+    "publish",
+    "repair",
     "scan_names",
+    "verify",
 ]

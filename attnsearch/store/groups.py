@@ -1,141 +1,191 @@
-"""The groups of a store on disk: their metadata files, their names, their consolidation.
+"""The groups of a store: their metadata files, their names, their consolidation.
 
-Zarr writes the metadata of arrays; that of the groups is written here, so that every byte is
-determined by the content and every file is replaced atomically and durably. Data arrays and the
-ledger are the business of `writer` and `reader`.
+A group's metadata repeats that of its members (Zarr's inline consolidated metadata), which is
+what lets a whole store open without listing a folder. It is written here and not by Zarr, so that
+every byte is determined by the content.
 """
 
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from attnsearch.errors import StoreError
 from attnsearch.store.schema import SCHEMA_ATTRIBUTE, SCHEMA_VERSION
+from attnsearch.store.storage import Claim, Storage
 
 METADATA_NAME: Final = "zarr.json"
-UNFINISHED: Final = ".partial"
-"""Suffix of whatever a killed writer may leave behind; zarr uses the same one."""
+_LONGEST_METADATA: Final = 2**28
+"""Bytes; a store of a hundred scans has about 2^20."""
 
 
 @contextmanager
-def disk_errors(action: str, path: Path) -> Iterator[None]:
+def disk_errors(action: str, where: object) -> Iterator[None]:
     """Turn an OSError into one line that says what could not be done."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(f"cannot {action} {path}: {reason}") from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a directory's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Give the file at `path` these bytes, durably and at once."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    unfinished.write_bytes(data)
-    sync(unfinished)
-    unfinished.replace(path)
-    sync(path.parent)
+        raise StoreError(f"cannot {action} {where}: {reason}") from error
 
 
 def check_name(name: str) -> None:
     """Refuse a scan name that cannot be a folder of the store.
 
     Raises:
-        StoreError: the name is empty, has odd characters, or is one the store needs itself.
+        StoreError: the name is empty, long, has odd characters, or is one the store needs itself.
     """
-    plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name)
-    if not plain or name == METADATA_NAME or name.endswith(UNFINISHED):
+    plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name)
+    if not plain or name == METADATA_NAME:
         raise StoreError(
-            f"{name!r} cannot be the name of a scan; use letters, digits, '-', '_' and '.'"
+            f"{name[:140]!r} cannot be the name of a scan; use up to 128 letters, digits, '-', "
+            "'_' and '.'"
         )
 
 
-def read_group(path: Path) -> dict[str, Any]:
-    """The metadata of the group in the folder `path`.
+def read_root(storage: Storage) -> dict[str, Any]:
+    """The attributes of a store's root.
 
     Raises:
-        StoreError: it is not an attnsearch group, or another version of attnsearch wrote it.
+        StoreError: it is no store, its metadata is damaged, or another version wrote it.
     """
-    if not path.exists():
-        raise StoreError(f"{path} does not exist")
-    file = path / METADATA_NAME
-    with disk_errors("read", file):
-        data = file.read_bytes() if file.is_file() else b""
     try:
-        metadata: dict[str, Any] = json.loads(data)
-        version = metadata["attributes"][SCHEMA_ATTRIBUTE]
-    except (ValueError, KeyError, TypeError):
-        version = None
-    if not isinstance(version, int):
-        raise StoreError(f"{path} is not an attnsearch store")
+        return _attributes(storage, "")
+    except _NotOursError as error:
+        if scan_folders(storage):
+            raise StoreError(
+                f"{METADATA_NAME} of {storage} is damaged; "
+                f"`attnsearch verify {storage} --repair` restores it"
+            ) from error
+        raise StoreError(f"{storage} is not an attnsearch store") from error
+
+
+def ensure_root(storage: Storage) -> None:
+    """Make sure that a folder is a store, or an empty folder that may become one.
+
+    A store whose root is damaged is one by its scans.
+
+    Raises:
+        StoreError: it is neither, or another version wrote it.
+    """
+    try:
+        _attributes(storage, "")
+    except _NotOursError as error:
+        if storage.names("") and not scan_folders(storage):
+            raise StoreError(f"{storage} is not an attnsearch store") from error
+
+
+def read_scan_attributes(storage: Storage, scan: str) -> dict[str, Any]:
+    """The attributes of a scan's group.
+
+    Raises:
+        StoreError: its metadata is damaged, or another version wrote it.
+    """
+    try:
+        return _attributes(storage, scan)
+    except _NotOursError as error:
+        raise damaged(storage, f"{scan}/{METADATA_NAME}", "is no metadata of a scan") from error
+
+
+def check_version(storage: Storage, scan: str) -> None:
+    """Refuse a scan that another version wrote; metadata that do not tell are let pass.
+
+    Raises:
+        StoreError: naming both versions.
+    """
+    with suppress(_NotOursError):
+        _attributes(storage, scan)
+
+
+def damaged(storage: Storage, name: str, what: str) -> StoreError:
+    """The error that says what is wrong with a file of a store, and how to go on."""
+    return StoreError(
+        f"{name} of {storage} {what}; `attnsearch verify {storage} --repair`, then scan again"
+    )
+
+
+def scan_folders(storage: Storage) -> list[str]:
+    """The scans of a store, sorted; a creation that was not finished has no ledger yet."""
+    return [name for name in storage.folders() if storage.names(f"{name}/ledger")]
+
+
+def encode_scan_group(attributes: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """The metadata of a scan's group, whose arrays' metadata are among its files."""
+    arrays = {
+        name.removesuffix(f"/{METADATA_NAME}"): json.loads(data)
+        for name, data in sorted(files.items())
+        if name.endswith(f"/{METADATA_NAME}")
+    }
+    return _encode_group(attributes, arrays)
+
+
+def encode_root(storage: Storage, scans: Iterable[str]) -> bytes:
+    """The metadata of a store's root as these scans have it now.
+
+    A scan whose metadata is damaged is left out.
+    """
+    members: dict[str, Any] = {}
+    for scan in scans:
+        metadata = _load(storage, f"{scan}/{METADATA_NAME}")
+        if not isinstance(metadata, dict):
+            continue
+        inline = metadata.get("consolidated_metadata")
+        nested = inline.get("metadata") if isinstance(inline, dict) else None
+        if isinstance(nested, dict):
+            members[scan] = {**metadata, "consolidated_metadata": _inline({})}
+            members |= {f"{scan}/{name}": value for name, value in nested.items()}
+    return _encode_group({SCHEMA_ATTRIBUTE: SCHEMA_VERSION}, members)
+
+
+def write_root(storage: Storage, claim: Claim) -> None:
+    """Bring the metadata of a store's root up to date. Nobody else may."""
+    data = encode_root(storage, scan_folders(storage))
+    if storage.read(METADATA_NAME) != data:
+        claim.write({METADATA_NAME: data})
+
+
+class _NotOursError(Exception):
+    """There is no metadata, or none of ours."""
+
+
+def _attributes(storage: Storage, group: str) -> dict[str, Any]:
+    metadata = _load(storage, f"{group}/{METADATA_NAME}".removeprefix("/"))
+    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
+    version = attributes.get(SCHEMA_ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(attributes, dict) or type(version) is not int:
+        raise _NotOursError
     if version != SCHEMA_VERSION:
         age = "a newer" if version > SCHEMA_VERSION else "an older"
         raise StoreError(
-            f"{path} was written by {age} attnsearch "
+            f"{storage}{f', scan {group},' if group else ''} was written by {age} attnsearch "
             f"(schema {version}, this one reads {SCHEMA_VERSION})"
         )
-    return metadata
+    return attributes
 
 
-def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Write the metadata of a group without members, or replace it if it differs."""
-    _write(path, {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
+def _load(storage: Storage, name: str) -> Any:
+    if (storage.size(name) or 0) > _LONGEST_METADATA:
+        return None
+    try:
+        return json.loads(storage.read(name) or b"", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
 
 
-def child_groups(store: Path) -> list[str]:
-    """Names of the scans in a store, sorted."""
-    return [
-        path.name
-        for path in _members(store)
-        if json.loads((path / METADATA_NAME).read_bytes())["node_type"] == "group"
-    ]
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
-def consolidate(path: Path) -> None:
-    """Copy the metadata of all members into that of the group at `path`.
-
-    Child groups must be consolidated themselves. The form is zarr's inline consolidated metadata,
-    which is what lets a whole store open without listing a folder. Writes nothing when nothing
-    changed, so it may be repeated at will.
-    """
-    members: dict[str, Any] = {}
-    for child in _members(path):
-        metadata = json.loads((child / METADATA_NAME).read_bytes())
-        nested = metadata.get("consolidated_metadata", {}).get("metadata", {})
-        if metadata["node_type"] == "group":
-            metadata["consolidated_metadata"] = _inline({})
-        members[child.name] = metadata
-        members |= {f"{child.name}/{name}": value for name, value in nested.items()}
-    group = json.loads((path / METADATA_NAME).read_bytes())
-    _write(path, {**group, "consolidated_metadata": _inline(members)})
+def _encode_group(attributes: Mapping[str, Any], members: Mapping[str, Any]) -> bytes:
+    metadata = {
+        "attributes": dict(attributes),
+        "consolidated_metadata": _inline(members),
+        "node_type": "group",
+        "zarr_format": 3,
+    }
+    return json.dumps(metadata, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
 def _inline(members: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": "inline", "must_understand": False, "metadata": dict(members)}
-
-
-def _members(path: Path) -> list[Path]:
-    return sorted(
-        child
-        for child in path.iterdir()
-        if (child / METADATA_NAME).is_file() and not child.name.endswith(UNFINISHED)
-    )
-
-
-def _write(path: Path, metadata: Mapping[str, Any]) -> None:
-    file = path / METADATA_NAME
-    data = json.dumps(metadata, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
-    if not file.exists() or file.read_bytes() != data:
-        replace(file, data)

@@ -1,51 +1,73 @@
-"""Open a store with xarray, lazily, showing only what was committed.
+"""Open a store with xarray, lazily, showing only what was committed and is not flagged.
 
 Everything here also works without us: `xarray.open_datatree(path, engine="zarr")` reads the same
-arrays, with fill values where an unfinished scan has no samples yet. Nothing here writes.
+arrays, with fill values where an unfinished scan has no samples yet. Nothing here writes, and a
+store may be read while others write to it: what is read is what was committed when it was opened.
 """
 
-from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from attnsearch.axes import SAMPLE
 from attnsearch.errors import StoreError
-from attnsearch.store.groups import child_groups, disk_errors, read_group
-from attnsearch.store.ledger import LEDGER_NAME, Ledger
-from attnsearch.store.schema import LAYOUT_ATTRIBUTE, ScanLayout
+from attnsearch.store.description import Description, describe_arrays
+from attnsearch.store.groups import (
+    METADATA_NAME,
+    check_version,
+    damaged,
+    disk_errors,
+    read_root,
+    read_scan_attributes,
+    scan_folders,
+)
+from attnsearch.store.lazy import lazy_array, shown_samples
+from attnsearch.store.ledger import FIXED, FileMark, FixedRecord, Ledger, read_fixed
+from attnsearch.store.places import Place, existing_storage
+from attnsearch.store.schema import COORDINATES_ATTRIBUTE, LAYOUT_ATTRIBUTE, ScanLayout
+from attnsearch.store.storage import Storage
+
+FLAGGED_SAMPLES: Final = "flagged_samples"
+"""Attribute of a dataset: how many samples were committed, were not finite, and are left out."""
 
 
-def scan_names(path: Path) -> list[str]:
+def scan_names(path: Place) -> list[str]:
     """Names of the scans in the store at `path`, sorted.
 
     Raises:
         StoreError: there is no store, or another version of attnsearch wrote it.
     """
-    read_group(path)
+    storage = existing_storage(path)
     with disk_errors("read", path):
-        return child_groups(path)
+        read_root(storage)
+        return scan_folders(storage)
 
 
-def open_store(path: Path) -> xr.DataTree:
+def open_store(path: Place) -> xr.DataTree:
     """Every scan of a store as one tree, each restricted to its committed samples.
 
     Raises:
         StoreError: there is no store, a scan is damaged, or another version of attnsearch wrote it.
     """
-    attributes = read_group(path)["attributes"]
-    root = xr.Dataset(attrs=attributes)
-    scans = {name: _committed(path, name) for name in scan_names(path)}
+    storage = existing_storage(path)
+    with disk_errors("read", path):
+        root = xr.Dataset(attrs=read_root(storage))
+    scans = {name: _committed(storage, name) for name in scan_names(path)}
     return xr.DataTree.from_dict({"/": root, **scans})
 
 
-def open_scan(path: Path, name: str | None = None) -> xr.Dataset:
+def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
     """One scan: coordinates in memory, data as dask arrays with one chunk a block.
 
-    `name` may be left out when the store holds one scan.
+    Samples that are flagged, because something of them was not finite, are left out; attribute
+    `flagged_samples` counts them. `name` may be left out when the store holds one scan.
 
     Raises:
         StoreError: there is no store or no such scan, several and no name, nothing committed yet,
-            damage, or another version of attnsearch wrote it.
+            nothing that is finite, damage, or another version of attnsearch wrote it. Damage to a
+            block raises when the block is read.
     """
     names = scan_names(path)
     if not names:
@@ -57,13 +79,18 @@ def open_scan(path: Path, name: str | None = None) -> xr.Dataset:
         name = names[0]
     if name not in names:
         raise StoreError(f"{path} holds no scan called {name!r}; it holds {listed}")
-    dataset = _committed(path, name)
+    dataset = _committed(existing_storage(path), name)
     if dataset.sizes[SAMPLE] == 0:
+        if flagged := dataset.attrs[FLAGGED_SAMPLES]:
+            raise StoreError(
+                f"none of the {flagged} samples of scan {name!r} of {path} is finite: "
+                "the model's attention is broken"
+            )
         raise StoreError(f"scan {name!r} of {path} has no finished block yet; scan it first")
     return dataset
 
 
-def open_scans(path: Path, name: str | None = None) -> dict[str, xr.Dataset]:
+def open_scans(path: Place, name: str | None = None) -> dict[str, xr.Dataset]:
     """Every begun scan of a store by name, or only the one asked for; as of `open_scan`.
 
     Scans without a finished block are left out, unless there are no others.
@@ -71,11 +98,15 @@ def open_scans(path: Path, name: str | None = None) -> dict[str, xr.Dataset]:
     Raises:
         StoreError: as `open_scan`.
     """
-    names = scan_names(path) if name is None else [name]
+    if name is not None:
+        return {name: open_scan(path, name)}
+    names = scan_names(path)
     if not names:
         raise StoreError(f"{path} holds no scan yet")
-    begun = [one for one in names if name is not None or _committed(path, one).sizes[SAMPLE]]
-    return {one: open_scan(path, one) for one in begun or names}
+    storage = existing_storage(path)
+    opened = {one: _committed(storage, one) for one in names}
+    begun = {one: scan for one, scan in opened.items() if scan.sizes[SAMPLE]}
+    return begun or {one: open_scan(path, one) for one in names}
 
 
 def layout_of(dataset: xr.Dataset) -> ScanLayout:
@@ -87,17 +118,57 @@ def layout_of(dataset: xr.Dataset) -> ScanLayout:
     return ScanLayout.from_dict(dataset.attrs.get(LAYOUT_ATTRIBUTE, {}))
 
 
-def _committed(path: Path, name: str) -> xr.Dataset:
-    group = path / name
-    read_group(group)
-    with disk_errors("read", group):
-        ledger = Ledger.load(group / LEDGER_NAME)
-        if damage := ledger.first_damage():
-            raise StoreError(f"{group} is damaged: {damage}; remove that folder and scan again")
-        dataset: xr.Dataset = xr.open_zarr(path, group=name, chunks=None, consolidated=True)
-        layout = layout_of(dataset)
-        samples = min(len(ledger.records) * layout.block, layout.samples)
-        dataset = dataset.isel({SAMPLE: slice(0, samples)})
-        coordinates = {name: values.load() for name, values in dataset.coords.items()}
-        # A chunk a file: chunks of our own making would read every file several times.
-        return dataset.chunk({SAMPLE: layout.block}).assign_coords(coordinates)
+def read_fixed_files(storage: Storage, scan: str) -> tuple[FixedRecord, dict[str, bytes]]:
+    """What never changes in a scan, checked against its record.
+
+    Raises:
+        StoreError: something of it is missing or damaged, or another version wrote it.
+    """
+    fixed = read_fixed(storage, scan)
+    if fixed is None:
+        raise damaged(storage, f"{scan}/{FIXED}", "is no record")
+    files = {}
+    for name, mark in fixed.files.items():
+        data = storage.read(f"{scan}/{name}")
+        if data is None or FileMark.of(data) != mark:
+            if name == METADATA_NAME:
+                check_version(storage, scan)
+            raise damaged(storage, f"{scan}/{name}", "is not what was written")
+        files[name] = data
+    return fixed, files
+
+
+def _committed(storage: Storage, name: str) -> xr.Dataset:
+    """The committed samples of a scan that are not flagged."""
+    with disk_errors("read", f"{storage}/{name}"):
+        fixed, files = read_fixed_files(storage, name)
+        attributes = read_scan_attributes(storage, name)
+        layout = ScanLayout.from_dict(attributes.get(LAYOUT_ATTRIBUTE))
+        arrays = describe_arrays(storage, name, layout, files)
+        records = Ledger(storage, name, layout, fixed.fingerprint).read()
+        data = {
+            spec.name: lazy_array(storage, name, layout, spec, records) for spec in layout.arrays()
+        }
+    samples = shown_samples(layout, records)
+    variables = {
+        array: (
+            described.dimensions,
+            data[array] if described.values is None else _restricted(described, samples),
+            described.attributes,
+        )
+        for array, described in arrays.items()
+    }
+    dataset = xr.Dataset(
+        {array: variable for array, variable in variables.items() if array in data},
+        {array: variable for array, variable in variables.items() if array not in data},
+        {key: value for key, value in attributes.items() if key != COORDINATES_ATTRIBUTE},
+    )
+    dataset.attrs[FLAGGED_SAMPLES] = sum(len(record.flagged) for record in records.values())
+    return dataset
+
+
+def _restricted(described: Description, samples: NDArray[np.int64]) -> NDArray[Any]:
+    """The values of a coordinate at the samples that exist."""
+    assert described.values is not None
+    along_samples = described.dimensions == (SAMPLE,)
+    return described.values[samples] if along_samples else described.values

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
+from reprlib import repr as short
 from typing import Any, Final, Self
 
 import numpy as np
@@ -25,18 +26,30 @@ from attnsearch.axes import (
     STEP,
 )
 from attnsearch.errors import ConfigError, StoreError
+from attnsearch.store.coordinates import COORDINATES, CoordinateSpec
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised whenever a store of one version would be misread by a reader of another."""
 
 SCHEMA_ATTRIBUTE: Final = "attnsearch_schema"
 LAYOUT_ATTRIBUTE: Final = "layout"
+COORDINATES_ATTRIBUTE: Final = "coordinates"
+"""CF's word for "these variables are coordinates"; xarray reads it."""
 
 MAP_AXES: Final = SKETCH_AXES[:5]
 """Dimensions of a number that every map has one of: sample, step, branch, layer, head."""
 
 REGION_COEFFICIENTS: Final = "region_coefficients"
 """Not `region`, which is the dimension and holds the regions' names."""
+
+FLAGGED: Final = "flagged"
+"""Whether a sample is kept out of everything."""
+
+MAX_SAMPLES: Final = 2**26
+"""Of one scan. A coordinate of so many numbers takes half a GiB."""
+MAX_BLOCK_BYTES: Final = 2**36
+MAX_SIZE: Final = 2**20
+"""Of any dimension but samples."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -74,89 +87,8 @@ class ArraySpec:
         return f"{self.name}/c." + ".".join([str(block), *["0"] * (len(self.shape) - 1)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoordinateSpec:
-    """One coordinate that the caller of the writer gives, of a known type and meaning."""
-
-    name: str
-    dimension: str
-    dtype: str
-    """`int64`, `float32`, `bool` or `string`."""
-    long_name: str
-    optional: bool = False
-    """Left out where prompts do not say it."""
-
-
-COORDINATES: Final = (
-    CoordinateSpec(
-        name="prompt", dimension=SAMPLE, dtype="string", long_name="caption that was sampled"
-    ),
-    CoordinateSpec(
-        name="relation",
-        dimension=SAMPLE,
-        dtype="string",
-        long_name="direction from object 2 to object 1 that the caption asks for",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="relation_words",
-        dimension=SAMPLE,
-        dtype="string",
-        long_name="words of the caption that say the relation, separated by spaces",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="colour1",
-        dimension=SAMPLE,
-        dtype="string",
-        long_name="colour asked for object 1",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="shape1",
-        dimension=SAMPLE,
-        dtype="string",
-        long_name="shape asked for object 1",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="colour2",
-        dimension=SAMPLE,
-        dtype="string",
-        long_name="colour asked for object 2",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="shape2",
-        dimension=SAMPLE,
-        dtype="string",
-        long_name="shape asked for object 2",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="held_out",
-        dimension=SAMPLE,
-        dtype="bool",
-        long_name="combination of shape, colour and relation was kept out of training",
-        optional=True,
-    ),
-    CoordinateSpec(
-        name="seed", dimension=SAMPLE, dtype="int64", long_name="seed of the initial noise"
-    ),
-    CoordinateSpec(
-        name="timestep",
-        dimension=STEP,
-        dtype="float32",
-        long_name="time the network is conditioned on",
-    ),
-    CoordinateSpec(
-        name="noise_level",
-        dimension=STEP,
-        dtype="float32",
-        long_name="noise level, comparable between samplers",
-    ),
-)
-"""Coordinates that the layout alone does not determine. Prompts may bring more, of text."""
+_LISTS: Final = {"branches": str, "roles": str, "regions": str, "scores": str, "canvas": int}
+"""Fields of a layout that hold several values, and of what type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +129,19 @@ class ScanLayout:
                 raise ConfigError(f"{name} must be different labels, at least one, not {labels}")
         if unknown := set(self.scores) - SCORES.keys():
             raise ConfigError(f"no score is called {', '.join(sorted(unknown))}")
+        if max(self.steps, self.layers, self.heads, self.order, *self.canvas) > MAX_SIZE:
+            raise ConfigError(f"no size of a scan may exceed {MAX_SIZE:,}")
+        if self.samples > MAX_SAMPLES:
+            raise ConfigError(
+                f"{self.samples:,} samples are more than the {MAX_SAMPLES:,} of one scan; "
+                "take fewer prompts or seeds, or several scans"
+            )
+        block = self.bytes // self.samples * min(self.block, self.samples)
+        if block > MAX_BLOCK_BYTES:
+            raise ConfigError(
+                f"a block of {self.block} samples takes {block >> 30} GiB, more than the "
+                f"{MAX_BLOCK_BYTES >> 30} GiB a block may have; take a smaller --batch"
+            )
 
     @property
     def blocks(self) -> int:
@@ -236,7 +181,8 @@ class ScanLayout:
                 (*heads, roles, basis),
                 "float16",
                 "coefficients of the attention of image tokens to the role",
-                by_layer=True,
+                # What is asked is always of one branch and of few roles, but of all heads.
+                apart=(BRANCH, ROLE),
             ),
             self._array("entropy", MAP_AXES, heads, "float32", "mean row entropy", units="nat"),
             self._array("peak", MAP_AXES, heads, "float32", "mean of the row maximum"),
@@ -254,6 +200,13 @@ class ScanLayout:
             ),
             self._array(
                 "thumbnail", (SAMPLE, "y", "x", "rgb"), picture, "uint8", "final image, sRGB"
+            ),
+            self._array(
+                FLAGGED,
+                (SAMPLE,),
+                (self.samples,),
+                "bool",
+                "something of the sample was not finite; every float of it is NaN",
             ),
         )
 
@@ -279,16 +232,18 @@ class ScanLayout:
         long_name: str,
         *,
         units: str = "1",
-        by_layer: bool = False,
+        apart: tuple[str, ...] = (),
     ) -> ArraySpec:
         unit = (self.block, *shape[1:])
-        layer = dimensions.index(LAYER) if by_layer else -1
+        chunk = tuple(
+            1 if name in apart else size for name, size in zip(dimensions, unit, strict=True)
+        )
         return ArraySpec(
             name=name,
             dimensions=dimensions,
             shape=shape,
-            chunks=(*unit[:layer], 1, *unit[layer + 1 :]) if by_layer else unit,
-            shards=unit if by_layer else None,
+            chunks=chunk,
+            shards=unit if apart else None,
             dtype=dtype,
             attributes={"units": units, "long_name": long_name},
         )
@@ -362,12 +317,24 @@ class ScanLayout:
         """
         names = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or values.keys() != names:
-            raise StoreError(f"the layout of a scan has {', '.join(sorted(names))}, not {values!r}")
+            raise StoreError(
+                f"the layout of a scan has {', '.join(sorted(names))}, not {short(values)}"
+            )
         sizes: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        return cls(**sizes)
+        for name, value in sizes.items():
+            kind = _LISTS.get(name, int)
+            whole = type(value) is tuple and all(type(each) is kind for each in value)
+            if name == "canvas":
+                whole = whole and len(value) == 2
+            if not (whole if name in _LISTS else type(value) is int):
+                raise StoreError(f"the layout of a scan has no {name} of {short(value)}")
+        try:
+            return cls(**sizes)
+        except (ConfigError, ValueError) as error:
+            raise StoreError(f"the layout of a scan is none: {error}") from error
 
 
 def _strings(values: Sequence[str] | NDArray[Any]) -> NDArray[Any]:

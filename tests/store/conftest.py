@@ -1,4 +1,4 @@
-"""A scan made of random numbers, the same ones in every process."""
+"""A scan of random attention, the same in every process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,35 @@ import pytest
 from numpy.typing import NDArray
 
 from attnsearch.axes import REGIONS, RELATIONS, ROLES
-from attnsearch.store import SCORES, ScanLayout, ScanWriter
+from attnsearch.store import FLAGGED, SCORES, ScanLayout, ScanWriter, Turn
+
+GRID = (3, 4)
+KEYS = 10
+
+
+def cosines(count: int, order: int) -> NDArray[np.float64]:
+    """The lowest frequencies of an orthonormal DCT-II [position, frequency]."""
+    k, i = np.arange(order)[None, :], np.arange(count)[:, None]
+    return np.sqrt(np.where(k == 0, 1, 2) / count) * np.cos(np.pi * k * (2 * i + 1) / (2 * count))
+
+
+def random_attention(layout: ScanLayout, samples: int, seed: int) -> dict[str, NDArray[Any]]:
+    """The statistics of softmax maps of random logits, as a model would give them."""
+    rng = np.random.default_rng(seed)
+    tokens, order = GRID[0] * GRID[1], layout.order
+    maps = (samples, layout.steps, len(layout.branches), layout.layers, layout.heads)
+    weights = np.exp(2 * rng.normal(size=(*maps, tokens, KEYS)))
+    weights /= weights.sum(-1, keepdims=True)
+    roles = np.eye(len(layout.roles))[np.arange(KEYS) % len(layout.roles)]
+    attention = weights @ roles
+    rows, columns = (cosines(count, order) for count in GRID)
+    basis = np.einsum("yk,xl->yxkl", rows, columns).reshape(tokens, order**2)
+    return {
+        "sketch": np.einsum("...ng,nf->...gf", attention, basis).astype(np.float32),
+        "entropy": -(weights * np.log(weights)).sum(-1).mean(-1).astype(np.float32),
+        "peak": weights.max(-1).mean(-1).astype(np.float32),
+        "energy": np.square(attention).sum(-2).astype(np.float32),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +48,22 @@ class SyntheticScan:
     layout: ScanLayout
     coordinates: dict[str, NDArray[Any]]
     attributes: dict[str, Any]
+    flagged: tuple[int, ...] = ()
+    """Samples that are."""
 
     def block(self, index: int) -> dict[str, NDArray[Any]]:
-        samples = self.layout.block_slice(index)
+        rows = self.layout.block_slice(index)
         rng = np.random.default_rng(index)
-        arrays: dict[str, NDArray[Any]] = {}
+        arrays = random_attention(self.layout, rows.stop - rows.start, index)
         for spec in self.layout.arrays():
-            shape = (samples.stop - samples.start, *spec.shape[1:])
-            if spec.dtype == "bool":
+            shape = (rows.stop - rows.start, *spec.shape[1:])
+            if spec.name == FLAGGED:
+                arrays[FLAGGED] = np.isin(np.arange(rows.start, rows.stop), self.flagged)
+            elif spec.dtype == "bool":
                 arrays[spec.name] = rng.random(shape) < 0.5
             elif spec.dtype == "uint8":
                 arrays[spec.name] = rng.integers(0, 256, shape, dtype=np.uint8)
-            else:
+            elif spec.name not in arrays:
                 arrays[spec.name] = rng.normal(size=shape).astype(np.float32)
         if self.layout.regions:
             arrays["region_coefficients"][0] = np.nan
@@ -40,18 +72,19 @@ class SyntheticScan:
     def whole(self, name: str) -> NDArray[Any]:
         return np.concatenate([self.block(i)[name] for i in range(self.layout.blocks)])
 
-    def open(self, store: Path, name: str = "model") -> ScanWriter:
+    def open(self, store: Path | str, name: str = "model") -> ScanWriter:
         return ScanWriter.open(store, name, self.layout, self.coordinates, self.attributes)
 
-    def write(self, store: Path, name: str = "model", *, blocks: int | None = None) -> None:
+    def write(self, store: Path | str, name: str = "model", *, blocks: int | None = None) -> None:
         """Write all blocks, or the first `blocks`, continuing from what is there."""
         last = self.layout.blocks if blocks is None else blocks
         with self.open(store, name) as writer:
-            for index in range(writer.committed, last):
-                writer.write_block(index, self.block(index))
+            for index in range(last):
+                if writer.claim(index) is Turn.OURS:
+                    writer.write_block(index, self.block(index))
 
 
-def make_scan(**sizes: Any) -> SyntheticScan:
+def make_scan(*, flagged: tuple[int, ...] = (), **sizes: Any) -> SyntheticScan:
     layout = ScanLayout(
         **{
             "samples": 7,
@@ -80,8 +113,17 @@ def make_scan(**sizes: Any) -> SyntheticScan:
         "timestep": np.linspace(1, 0, layout.steps, dtype=np.float32),
         "noise_level": np.linspace(1, 0, layout.steps, dtype=np.float32),
     }
-    attributes = {"sampler": "euler", "guidance": 4.5, "model": {"digest": "abc", "sizes": [1, 2]}}
-    return SyntheticScan(layout=layout, coordinates=coordinates, attributes=attributes)
+    attributes = {
+        "sampler": "euler",
+        "guidance": 4.5,
+        "model": {"digest": "abc", "sizes": [1, 2]},
+        "attention": "cross",
+        "grid": list(GRID),
+        "keys": KEYS,
+    }
+    return SyntheticScan(
+        layout=layout, coordinates=coordinates, attributes=attributes, flagged=flagged
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,75 +1,173 @@
-"""The ledger vouches for a prefix of blocks, whatever happened to its tail."""
+"""A record is whole or none, and belongs to its scan or does not count."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnsearch.store.ledger import Ledger, Record, parse
+from attnsearch.store.ledger import (
+    BlockRecord,
+    FileMark,
+    FixedRecord,
+    Ledger,
+    marks_of,
+    parse_block,
+    parse_fixed,
+)
+from attnsearch.store.local import LocalClaim, LocalStorage
 
-RECORDS = [Record(block=i, files={"sketch/c.é": (i, 7), "peak/c": (2**40, i)}) for i in range(3)]
-LINES = [record.line() for record in RECORDS]
-WHOLE = b"".join(LINES)
-
-
-def test_records_come_back_as_they_were():
-    assert parse(WHOLE) == (RECORDS, len(WHOLE))
-
-
-def test_a_tail_torn_at_any_byte_leaves_the_longest_whole_prefix():
-    ends = [sum(map(len, LINES[:count])) for count in range(len(LINES) + 1)]
-    for cut in range(len(WHOLE) + 1):
-        whole = max(count for count, end in enumerate(ends) if end <= cut)
-        assert parse(WHOLE[:cut]) == (RECORDS[:whole], ends[whole])
-
-
-@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
-def test_a_flipped_byte_ends_the_prefix_before_its_line(position, flip):
-    data = bytearray(WHOLE)
-    data[position] ^= flip
-    damaged = WHOLE[:position].count(b"\n")
-    assert parse(bytes(data))[0] == RECORDS[:damaged]
+BLOCK = BlockRecord(
+    block=2, scan=77, flagged=(0, 2), files=marks_of({"sketch/c.é": b"bytes", "peak/c": b""})
+)
+FIXED = FixedRecord(files=marks_of({"zarr.json": b"{}", "prompt/c.0": b"text"}))
+LINES = [(parse_block, BLOCK), (parse_fixed, FIXED)]
 
 
-@pytest.mark.parametrize("order", [(0, 2), (1,), (0, 0), (0, 1, 1)])
-def test_a_record_out_of_turn_ends_the_prefix(order):
-    blocks = [record.block for record in parse(b"".join(LINES[i] for i in order))[0]]
-    assert blocks == list(range(len(blocks)))
-    assert len(blocks) < len(order)
+@pytest.mark.parametrize(("parse", "record"), LINES)
+def test_a_record_comes_back_as_it_was(parse, record):
+    assert parse(record.line()) == record
+
+
+@pytest.mark.parametrize(("parse", "record"), LINES)
+def test_a_record_cut_at_any_byte_is_none(parse, record):
+    line = record.line()
+    assert [cut for cut in range(len(line)) if parse(line[:cut]) is not None] == []
+
+
+@pytest.mark.parametrize(("parse", "record"), LINES)
+def test_a_record_with_any_byte_changed_is_none(parse, record):
+    line = record.line()
+    for position in range(len(line)):
+        for flip in (1, 2, 0x20, 0x80, 0xFF):
+            changed = bytearray(line)
+            changed[position] ^= flip
+            assert parse(bytes(changed)) is None
 
 
 @pytest.mark.parametrize(
     "line",
     [
+        b"",
         b"\n",
         b"[]\n",
         b"{}\n",
         b'{"block":0,"files":[]}\n',
-        b'{"block":0,"files":{"a":[1e999,0]}}\n',  # a number that Python reads as infinity
+        b'{"block":0,"files":{"a":[1e999,0]},"flagged":[],"scan":0}\n',  # Python reads infinity
+        b'{"block":0,"files":{},"flagged":3,"scan":0}\n',
         b"[" * 100_000 + b"\n",
+        b"9" * 10_000 + b"\n",
         b"\xff\n",
     ],
 )
-def test_what_is_no_record_is_not_taken_for_one(line):
-    assert parse(line + WHOLE) == ([], 0)
+@pytest.mark.parametrize("parse", [parse_block, parse_fixed])
+def test_what_is_no_record_is_not_taken_for_one(parse, line):
+    assert parse(line) is None
 
 
-def test_appending_overwrites_a_torn_tail(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    path.write_bytes(LINES[0] + WHOLE[5:])
-    ledger = Ledger.load(path)
-    ledger.append(RECORDS[1])
-    assert path.read_bytes() == LINES[0] + LINES[1]
-    path.write_bytes(LINES[0] + b"{")
-    Ledger.load(path).trim()
-    assert path.read_bytes() == LINES[0]
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_parser(data):
+    assert parse_block(data) is None
+    assert parse_fixed(data) is None
 
 
-def test_a_missing_or_short_file_is_named(tmp_path):
-    path = tmp_path / "ledger.jsonl"
-    path.write_bytes(Record(block=0, files={"data": (3, 0)}).line())
-    ledger = Ledger.load(path)
-    assert "data is missing" in str(ledger.first_damage())
-    (tmp_path / "data").write_bytes(b"12")
-    assert "2 bytes, not 3" in str(ledger.first_damage())
-    (tmp_path / "data").write_bytes(b"123")
-    assert ledger.first_damage() is None
+@pytest.fixture
+def ledger(scan, tmp_path):
+    """An empty ledger of the scan `model`, and the claim to write it."""
+    storage = LocalStorage(tmp_path)
+    claim = storage.claim("any")
+    assert isinstance(claim, LocalClaim)
+    yield Ledger(storage, "model", scan.layout, 77), claim
+    claim.release()
+
+
+def files_of(scan, block):
+    return {spec.file(block): spec.name.encode() for spec in scan.layout.arrays()}
+
+
+def line_of(scan, number, /, **changes):
+    files = marks_of(files_of(scan, number))
+    values = {"block": number, "scan": 77, "flagged": (), "files": files}
+    return BlockRecord(**{**values, **changes}).line()
+
+
+def test_blocks_may_come_in_any_order_and_are_read_in_theirs(scan, ledger):
+    records, claim = ledger
+    for block in (2, 0, 1):
+        records.add(claim, block, files_of(scan, block), flagged=())
+    assert list(records.read()) == [0, 1, 2]
+
+
+def test_packing_changes_what_is_there_and_not_what_is_read(scan, ledger, tmp_path):
+    records, claim = ledger
+    for block in (2, 0, 1):
+        records.add(claim, block, files_of(scan, block), flagged=[0])
+    before = records.read()
+    records.pack(claim)
+    packed = tmp_path / "model/ledger/blocks.jsonl"
+    assert [path.name for path in packed.parent.iterdir()] == ["blocks.jsonl"]
+    data = packed.read_bytes()
+    assert records.read() == before
+    assert all(records.has(block) for block in before)
+    records.pack(claim)
+    assert packed.read_bytes() == data
+
+
+def test_a_damaged_line_of_a_packed_ledger_costs_its_block_alone(scan, ledger, tmp_path):
+    records, claim = ledger
+    for block in range(3):
+        records.add(claim, block, files_of(scan, block), flagged=())
+    records.pack(claim)
+    packed = tmp_path / "model/ledger/blocks.jsonl"
+    first, second, third = packed.read_bytes().splitlines(keepends=True)
+    packed.write_bytes(first + second.replace(b":", b";", 1) + third)
+    assert list(records.read()) == [0, 2]
+    assert list(records.damaged()) == ["model/ledger/blocks.jsonl, line 2"]
+    records.drop(claim, [])
+    assert packed.read_bytes() == first + third
+
+
+def test_dropping_a_block_leaves_the_others(scan, ledger):
+    records, claim = ledger
+    for pack in (False, True):
+        for block in range(3):
+            records.add(claim, block, files_of(scan, block), flagged=())
+        if pack:
+            records.pack(claim)
+        records.drop(claim, [1])
+        assert list(records.read()) == [0, 2]
+        assert not records.has(1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scan": 78},
+        {"block": 3},
+        {"block": -1},
+        {"files": {}},
+        {"files": {"../../etc/passwd": FileMark(1, 1)}},
+        {"flagged": (3,)},
+        {"flagged": (1, 0)},
+        {"flagged": (1, 1)},
+        {"flagged": (-1,)},
+    ],
+)
+def test_a_record_of_something_else_does_not_count(scan, ledger, tmp_path, changes):
+    records, _ = ledger
+    folder = tmp_path / "model/ledger"
+    folder.mkdir(parents=True)
+    (folder / "1.json").write_bytes(line_of(scan, 1))
+    assert list(records.read()) == [1]
+    (folder / "1.json").write_bytes(line_of(scan, 1, **changes))
+    assert not records.read()
+    assert not records.has(1)
+    (folder / "blocks.jsonl").write_bytes(line_of(scan, 1, **changes))
+    assert not records.read()
+
+
+def test_a_record_under_the_name_of_another_block_does_not_count(scan, ledger, tmp_path):
+    records, _ = ledger
+    folder = tmp_path / "model/ledger"
+    folder.mkdir(parents=True)
+    (folder / "0.json").write_bytes(line_of(scan, 1))
+    assert not records.read()
+    assert records.damaged() == {"model/ledger/0.json": 0}

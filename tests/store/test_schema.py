@@ -53,11 +53,11 @@ def test_a_layout_survives_json(make, sizes):
     assert ScanLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 
 
-def test_the_sketch_is_chunked_by_layer_and_counts_every_map(make):
+def test_the_sketch_is_chunked_by_branch_and_role_and_counts_every_map(make):
     layout = make(samples=10, steps=14, layers=4, heads=4, order=6, block=4).layout
     sketch, *others = layout.arrays()
     assert sketch.dimensions == SKETCH_AXES
-    assert sketch.chunks == (4, 14, 2, 1, 4, 8, 36)
+    assert sketch.chunks == (4, 14, 1, 4, 4, 1, 36)
     assert layout.maps == 10 * 14 * 2 * 4 * 4 == prod(sketch.shape[:5])
     assert sketch.bytes == layout.maps * 8 * 36 * 2
     assert layout.bytes == sketch.bytes + sum(

@@ -1,0 +1,135 @@
+"""What a store asks of the place it lies in: whole, lasting writes of named bytes, and claims.
+
+A name is a path relative to the store's root, parts separated by `/`. What the bytes mean is the
+business of the other modules; `local` keeps them in a folder, `objects` in an object store.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+WRITING: Final = ".writing"
+"""Folder of claims and of files that are not in place yet; gone when nobody writes."""
+
+LOCK: Final = ".lock"
+"""How the names of claims end there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds a claim, as it said of itself; empty where it has not yet."""
+
+    host: str = ""
+    pid: int = 0
+    started: int = 0
+    """When, in ticks since the machine was; 0 where the system does not tell."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.pid else "another process"
+
+    @classmethod
+    def here(cls) -> Self:
+        """This process."""
+        return cls(host=socket.gethostname(), pid=os.getpid(), started=_started(os.getpid()))
+
+    @classmethod
+    def parse(cls, said: bytes) -> Self:
+        """What `line` of some process says; whatever else it may be says nothing."""
+        try:
+            values = json.loads(said[:1000])
+            return cls(
+                host=str(values["host"])[:100],
+                pid=int(values["pid"]),
+                started=int(values["started"]),
+            )
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            return cls()
+
+    def line(self) -> bytes:
+        """What it writes into its claims."""
+        return json.dumps({"host": self.host, "pid": self.pid, "started": self.started}).encode()
+
+    def is_dead_here(self) -> bool:
+        """Whether it was a process of this machine and is no more."""
+        if self.host != socket.gethostname() or not self.pid:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        # Numbers of processes are used again; in a container that was restarted, all of them.
+        return 0 != self.started != _started(self.pid) != 0
+
+
+def _started(pid: int) -> int:
+    """When a process was started, by Linux's /proc; 0 where that does not tell."""
+    try:
+        # The name before the bracket may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class Claim(Protocol):
+    """The right of one process to write under a name; all that is written is written under one."""
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Give files these bytes. Each is whole at any instant, and all last when this returns.
+
+        Raises:
+            OSError: it cannot be done; some of the files may be as they were.
+        """
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files, those that exist; it lasts when this returns.
+
+        Raises:
+            OSError: it cannot be done.
+        """
+
+    def release(self) -> None:
+        """Let go of the name. Whatever happens to the process, this happens too."""
+
+
+class Storage(Protocol):
+    """A place for the files of a store."""
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file; None where there is none.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is none."""
+
+    def names(self, folder: str) -> list[str]:
+        """Every file under a folder, sorted."""
+
+    def folders(self) -> list[str]:
+        """The folders in the root, sorted, those left out that the storage keeps for itself."""
+
+    def claim(self, name: str) -> Claim | Holder:
+        """A claim on a name, or who holds it.
+
+        Raises:
+            OSError: the place cannot be written.
+        """
+
+    def waited_claim(self, name: str) -> AbstractContextManager[Claim]:
+        """A claim as soon as nobody else holds it; released at the end of the block."""
+
+    def sweep(self, prefix: str) -> None:
+        """Remove what dead processes left of claims whose name begins so."""
+
+    def zarr_store(self) -> Any:
+        """The same place as Zarr reads it."""

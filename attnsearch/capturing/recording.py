@@ -15,13 +15,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from attnsearch.axes import HEAD, LAYER, STEP, Branch
+from attnsearch.axes import HEAD, LAYER, SAMPLE, STEP, Branch
 from attnsearch.capturing.recorder import SketchRecord
 from attnsearch.capturing.regions import Regions, pool_regions
 from attnsearch.errors import ConfigError
 from attnsearch.models.families import ForwardPass
 from attnsearch.prompts import Prompt, coordinates_of, roles_of
-from attnsearch.store import COORDINATES, ScanLayout
+from attnsearch.store import COORDINATES, FLAGGED_SAMPLES, ScanLayout
 from attnsearch_kernels import dct2
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -140,13 +140,14 @@ class Recording:
         """All calls so far as a scan, in memory: what `open_scan` gives, without thumbnails.
 
         Samples are the images in the order in which they were made; `seed` counts the images of a
-        prompt. A call that was cut short is left out. `regions` (see `regions.Regions`) says
+        prompt. A call that was cut short is left out, and so is a sample of which a number is not
+        finite; attribute `flagged_samples` counts those. `regions` (see `regions.Regions`) says
         where objects are in `images`, which are those of all calls, PIL or [y, x, rgb] in
         [0, 1]; templates such as `object1 -> relation` need it.
 
         Raises:
-            ConfigError: nothing was recorded, calls differ in their branches, attention is not
-                finite, or regions and images do not fit the samples.
+            ConfigError: nothing was recorded, calls differ in their branches, no sample is finite,
+                or regions and images do not fit the samples.
         """
         self._drop_cut_short()
         if not self._calls:
@@ -159,8 +160,11 @@ class Recording:
         if not self._calls[0].stored:
             raise ConfigError("the selection leaves nothing to record")
         arrays = self._arrays()
-        if broken := [name for name, values in arrays.items() if not np.isfinite(values).all()]:
-            raise ConfigError(f"{broken[0]} is not finite; the attention of the model is broken")
+        flagged = ~np.logical_and.reduce(
+            [np.isfinite(values).reshape(len(values), -1).all(axis=1) for values in arrays.values()]
+        )
+        if flagged.all():
+            raise ConfigError("no sample is finite: the attention of the model is broken")
         names: tuple[str, ...] = ()
         if regions is not None:
             samples = self.samples * len(self._calls)
@@ -169,7 +173,9 @@ class Recording:
             arrays["region_coefficients"] = coefficients.astype(np.float32)
         elif images is not None:
             raise ConfigError("images are looked at to find regions; give regions= too")
-        return self._dataset(arrays, names)
+        dataset = self._dataset(arrays, names)
+        dataset.attrs[FLAGGED_SAMPLES] = int(flagged.sum())
+        return dataset.isel({SAMPLE: ~flagged}) if flagged.any() else dataset
 
     def basis(self, device: torch.device) -> Tensor:
         """Phi [image token, basis] of the calls recorded.

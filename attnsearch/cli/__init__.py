@@ -8,12 +8,14 @@ from attnsearch.cli.application import app
 from attnsearch.cli.ask import ask
 from attnsearch.cli.evaluate import evaluate
 from attnsearch.cli.info import info
+from attnsearch.cli.publish import publish
 from attnsearch.cli.rank import rank
 from attnsearch.cli.scan import scan
 from attnsearch.cli.train import train
+from attnsearch.cli.verify import verify
 from attnsearch.cli.zoo import zoo
 
-for _command in (train, evaluate, scan, rank, ask, info):
+for _command in (train, evaluate, scan, rank, ask, verify, publish, info):
     app.command()(_command)
 app.add_typer(zoo, name="zoo")
 

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from attnsearch.cli.console import fail
+from attnsearch.cli.stopping import Stopped, stoppable
 from attnsearch.errors import AttnsearchError
 
 
@@ -15,7 +16,8 @@ class _Program(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with stoppable():
+                return super().invoke(ctx)
         except AttnsearchError as error:
             fail(str(error))
             raise typer.Exit(2) from error
@@ -26,7 +28,14 @@ class _Program(TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             fail("stopped; what was finished is kept, run the same command again to continue")
-            raise typer.Exit(130) from error
+            raise typer.Exit(error.exit_code if isinstance(error, Stopped) else 130) from error
+        except (MemoryError, RuntimeError) as error:
+            # The names torch gives to it, without torch.
+            of_torch = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+            if not (isinstance(error, MemoryError) or of_torch):
+                raise
+            fail("out of memory; what was finished is kept")
+            raise typer.Exit(2) from error
 
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ import typer
 
 from attnsearch.axes import HeadAddress
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table
+from attnsearch.cli.console import note_left_out, print_json, print_table
 
 
 def ask(
@@ -32,7 +32,9 @@ def ask(
     from attnsearch.store import open_scans
 
     question = metrics.Template.parse(template)
-    answers = metrics.ask(open_scans(store, scan), question)[:top]
+    scans = open_scans(store, scan)
+    answers = metrics.ask(scans, question)[:top]
+    note_left_out(scans)
     if as_json:
         print_json([asdict(answer) for answer in answers])
         return
@@ -51,6 +53,6 @@ def ask(
             ]
             for answer in answers
         ],
-        title=f"{question} in {store.name}",
+        title=f"{question} in {options.store_name(store)}",
         words=["model"],
     )

@@ -17,7 +17,7 @@ _MEASURED_SAMPLES: Final = 32
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="X", help="A checkpoint, a pipeline or a store.")],
+    path: Annotated[str, typer.Argument(metavar="X", help="A checkpoint, a pipeline or a store.")],
     as_json: options.Json = False,
 ) -> None:
     """Describe a checkpoint, a PixArt .pth, a diffusers pipeline's folder or a store.
@@ -34,12 +34,15 @@ def info(
     print_table(
         ["fact", "value"],
         [[name, str(value)] for name, value in facts.items()],
-        title=path.name,
+        title=options.store_name(path),
         words=["fact", "value"],
     )
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(place: str) -> dict[str, Any]:
+    if "://" in place:
+        return _store_facts(place)
+    path = Path(place)
     if not path.is_dir():
         return _checkpoint_facts(path)
     # `is_pipeline` would ask the same, and import torch, which a store does without.
@@ -79,10 +82,10 @@ def _pipeline_facts(path: Path) -> dict[str, Any]:
     return dict(PipelineSubject(path, torch.device("cpu")).facts())
 
 
-def _store_facts(path: Path) -> dict[str, Any]:
+def _store_facts(place: Path | str) -> dict[str, Any]:
     from attnsearch.store import open_scans
 
-    scans = open_scans(path)
+    scans = open_scans(place)
     facts: dict[str, Any] = {"kind": "store", "scans": len(scans)}
     for name, scan in scans.items():
         sizes = scan["sketch"].sizes
@@ -91,6 +94,8 @@ def _store_facts(path: Path) -> dict[str, Any]:
         facts[name] = (
             f"{maps:,} maps of {samples} samples, {sizes['layer']} layers x {sizes['head']} heads"
         )
+        if flagged := scan.attrs["flagged_samples"]:
+            facts[f"{name} flagged"] = f"{flagged} more samples, not finite and left out"
         facts |= {f"{name} {what}": value for what, value in _basis_facts(scan).items()}
     return facts
 

@@ -1,7 +1,7 @@
 """Options several commands share."""
 
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +31,9 @@ EncoderDtype = Annotated[
     str, typer.Option(help="What T5 and CLIP compute in: float32 or bfloat16.")
 ]
 Heads = Annotated[int | None, typer.Option(min=1, help="Heads of a PixArt .pth of unusual width.")]
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="A store written by scan.")]
+Store = Annotated[
+    str, typer.Argument(metavar="STORE", help="A store written by scan: a folder or a URL.")
+]
 Scan = Annotated[
     str | None, typer.Option("--scan", help="Only this scan of the store; default: all of them.")
 ]
@@ -42,6 +44,11 @@ Steps = Annotated[int, typer.Option(help="Sampling steps per image.")]
 Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance; 1 is off.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
+
+
+def store_name(store: str) -> str:
+    """The last part of a folder or URL."""
+    return PurePosixPath(store).name
 
 
 def torch_device(name: str) -> "torch.device":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note, print_json, print_table
+from attnsearch.cli.console import note, note_left_out, print_json, print_table
 from attnsearch.errors import MetricError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _FROM_WEIGHTS: Final = "qk-relational"
 
 def rank(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="STORE|MODEL",
             help="A store written by scan; for qk-relational one or more models.",
@@ -65,7 +65,7 @@ def rank(
         if scan is not None or picture is not None:
             raise MetricError(f"--scan and --picture need a store; {metric} reads models")
         reading = (encoder, encoder_source, encoder_dtype, heads)
-        ranking = screened = _screen(paths, *reading)[:top]
+        ranking = screened = _screen([Path(path) for path in paths], *reading)[:top]
         columns, cells = _SCREENED_COLUMNS, [_screened_cells(row) for row in screened]
     else:
         ranking = ranked = _rank_store(paths, metric, scan, picture)[:top]
@@ -73,12 +73,12 @@ def rank(
     if as_json:
         print_json([asdict(row) for row in ranking])
         return
-    source = paths[0].name if len(paths) == 1 else f"{len(paths)} checkpoints"
+    source = options.store_name(paths[0]) if len(paths) == 1 else f"{len(paths)} checkpoints"
     print_table(columns, cells, title=f"{metric} heads of {source}", words=["model"])
 
 
 def _rank_store(
-    paths: list[Path], metric: str, scan: str | None, picture: Path | None
+    paths: list[str], metric: str, scan: str | None, picture: Path | None
 ) -> "list[RankedHead]":
     from attnsearch import metrics
     from attnsearch.report import head_maps
@@ -87,13 +87,14 @@ def _rank_store(
     store, *others = paths
     if others:
         raise MetricError(f"{metric} ranks the scans of one store, not {len(paths)} paths")
-    if store.is_file():
+    if Path(store).is_file():
         raise MetricError(
             f"{metric} needs a store of maps and {store} is a file; "
             f"scan the checkpoint first, or take --metric {_FROM_WEIGHTS}"
         )
     scans = open_scans(store, scan)
     ranking = metrics.rank(scans, metric)
+    note_left_out(scans)
     if picture is not None:
         head_maps.write(picture, scans[ranking[0].model], ranking[0].address)
         note(f"maps of {ranking[0].address}: {picture}")

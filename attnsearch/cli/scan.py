@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import human_bytes, note, print_json, progress
+from attnsearch.cli.console import human_bytes, note, note_left_out, print_json, progress
 
 
 def scan(
@@ -16,7 +16,9 @@ def scan(
             metavar="MODEL", help="A checkpoint, a PixArt .pth, or a diffusers pipeline's folder."
         ),
     ],
-    store: Annotated[Path, typer.Option(help="Store to write to; made if need be.")],
+    store: Annotated[
+        str, typer.Option(help="Store to write to, a folder or a URL; made if need be.")
+    ],
     name: Annotated[
         str | None, typer.Option(help="Name of the scan in the store; default: the file's.")
     ] = None,
@@ -49,6 +51,7 @@ def scan(
     """Sample images and keep a sketch of every map of text attention.
 
     Stopped at any time, the same command goes on where it stopped and ends with the same bytes.
+    Given several times at once, on one machine or many, the processes share the work.
 
     Prompts of a checkpoint are captions of its task, one a line. Prompts of a pipeline are free;
     mark the words to ask about by roles: `a {shape1:square} {relation:above} a {shape2:circle}`,
@@ -61,6 +64,7 @@ def scan(
     from attnsearch import scanning
     from attnsearch.encoders import EncoderKind
     from attnsearch.sampling import SamplerConfig
+    from attnsearch.store import open_scan
 
     reading = scanning.Reading(
         encoder=None if encoder is None else EncoderKind(encoder),
@@ -102,5 +106,6 @@ def scan(
         f"{human_bytes(plan.layout.bytes)} before compression"
     )
     with progress("scanning", plan.layout.maps, "maps") as advance:
-        scanning.execute_plan(plan, subject, store, advance)
+        scanning.execute_plan(plan, subject, store, advance, note)
     note(f"scan {plan.name} is complete in {store}")
+    note_left_out({plan.name: open_scan(store, plan.name)})

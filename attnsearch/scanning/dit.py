@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from math import sqrt
 from typing import Any
 
 import numpy as np
 import torch
 
 from attnsearch import encoders
-from attnsearch.axes import REGIONS, RELATIONS, ROLES, Branch
+from attnsearch.axes import REGIONS, RELATIONS, ROLES, Branch, Site
 from attnsearch.capturing import capture
+from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint, DiT, Vae
 from attnsearch.models.guidance import Conditioning, branches_of
 from attnsearch.prompts import Prompt
@@ -41,14 +41,20 @@ class DiTSubject:
         """`vae` decodes the latents of a model that paints latents.
 
         Raises:
-            ConfigError: the VAE makes no images of this model's latents.
+            ConfigError: the VAE makes no images of this model's latents; or without one, the
+                model paints neither images of its task nor latents that can be looked at.
         """
         self.checkpoint = checkpoint
         self.device = device
         self.vae = vae
+        model, canvas = checkpoint.model, checkpoint.task.canvas
         if vae is not None:
-            model = checkpoint.model
-            vae.check(model.image_channels, model.image_side, checkpoint.task.canvas)
+            vae.check(model.image_channels, model.image_side, canvas)
+        elif model.image_channels < 3 or (self._seen and model.image_side != canvas):
+            raise ConfigError(
+                f"the model paints {model.image_channels} channels of {model.image_side} px, its "
+                f"task has images of {canvas} px; if these are latents, name their --vae"
+            )
 
     @property
     def anatomy(self) -> Anatomy:
@@ -56,6 +62,7 @@ class DiTSubject:
         model = self.checkpoint.model
         side = self.checkpoint.task.canvas if self._seen else model.image_side
         return Anatomy(
+            site=Site.CROSS,
             layers=model.depth,
             heads=model.heads,
             head_channels=model.width // model.heads,
@@ -144,7 +151,8 @@ class DiTSubject:
         if self._seen:
             return to_pixels(latents)
         # A look at latents nobody decodes: three channels, one standard deviation to either side.
-        return to_pixels((latents[:, :3] / sqrt(float(latents.var()))).clamp(-1, 1))
+        deviation = latents.flatten(1).std(dim=1)
+        return to_pixels((latents[:, :3] / deviation[:, None, None, None]).clamp(-1, 1))
 
     def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:
         """The scores of the two-object task, and the regions where both objects were found."""

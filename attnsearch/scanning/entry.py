@@ -18,6 +18,7 @@ from attnsearch.scanning.execute import execute_plan
 from attnsearch.scanning.pipeline import PipelineSubject
 from attnsearch.scanning.plan import plan_scan, read_captions
 from attnsearch.scanning.subject import Subject
+from attnsearch.store import Place
 from attnsearch.task.captions import grid_captions
 from attnsearch.task.spec import PRESETS
 
@@ -108,7 +109,7 @@ def prompts_of(subject: Subject, source: str) -> list[Prompt]:
 
 def scan(
     path: Path,
-    store: Path,
+    store: Place,
     *,
     name: str | None = None,
     prompts: str = GRID,

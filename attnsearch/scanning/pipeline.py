@@ -24,6 +24,7 @@ from attnsearch.models.pipelines import (
 )
 from attnsearch.prompts import Prompt, roles_of
 from attnsearch.sampling import SamplerConfig, Schedule
+from attnsearch.scanning.memory import is_out_of_memory
 from attnsearch.scanning.subject import Anatomy, Arrays, Pixels, Samples, Watch
 
 _THUMBNAIL: Final = 128
@@ -75,6 +76,7 @@ class PipelineSubject:
         height, width = expected.grid
         longer = max(height, width)
         return Anatomy(
+            site=family.site,
             layers=len(layers),
             heads=heads.pop(),
             head_channels=expected.head_channels,
@@ -178,12 +180,9 @@ class PipelineSubject:
                 return self._pipe(**arguments).images
             except AttnsearchError:
                 raise
-            except torch.OutOfMemoryError as error:
-                raise ConfigError(
-                    f"the device has no memory for {len(seeds)} samples at once; take a smaller "
-                    "--batch or --size"
-                ) from error
             except Exception as error:  # whatever a pipeline of any kind may run into
+                if is_out_of_memory(error):
+                    raise
                 raise ConfigError(f"{name} cannot paint: {reason(error)}") from error
 
     def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from attnsearch.errors import CaptionError, ConfigError
+from attnsearch.errors import CaptionError, ConfigError, PromptError
 from attnsearch.prompts import (
+    MAX_PROMPTS,
     Prompt,
     check_distinct,
     coordinates_of,
     prompt_of_caption,
+    read_lines,
     roles_of,
 )
 from attnsearch.sampling import SamplerConfig
@@ -23,6 +25,9 @@ from attnsearch.scanning.subject import Samples, Subject
 from attnsearch.store import ScanLayout
 from attnsearch.task.captions import grid_captions, parse
 from attnsearch.task.spec import TaskSpec
+
+MAX_SAMPLES: Final = 10_000_000
+"""Samples of a scan: each is a row of its coordinates, held in memory."""
 
 _BLOCK_BYTES: Final = 16 * 2**20
 _BLOCK_SAMPLES: Final = 64
@@ -75,6 +80,11 @@ def plan_scan(
             raise ConfigError(f"{what} must be at least 1, not {value}")
     if not prompts:
         raise ConfigError("there are no prompts to scan")
+    if len(prompts) * seeds > MAX_SAMPLES:
+        raise ConfigError(
+            f"{len(prompts):,} prompts under {seeds:,} seeds are more than the {MAX_SAMPLES:,} "
+            "samples of a scan; scan them in parts"
+        )
     check_distinct(prompts)
     roles = subject.roles or roles_of(prompts)
     columns = coordinates_of(prompts)
@@ -119,7 +129,9 @@ def plan_scan(
         },
         attributes={
             **subject.attributes(),
+            "attention": str(anatomy.site),
             "grid": list(anatomy.grid),
+            "keys": anatomy.keys,
             "sampler": asdict(sampler),
             "versions": {name: version(name) for name in ("attnsearch", "torch", "diffusers")},
             "device": device_name(subject.device),
@@ -133,15 +145,27 @@ def read_captions(source: str, task: TaskSpec) -> list[Prompt]:
     `grid` for all objects in all relations, or a text file with one caption a line.
 
     Raises:
-        CaptionError: the file cannot be read, or a line does not follow the task's grammar.
+        CaptionError: the file cannot be read, is larger than the limits, or a line does not follow
+            the task's grammar; the message names file and line.
     """
     if source == "grid":
         return [prompt_of_caption(caption) for caption in grid_captions(task)]
+    prompts: list[Prompt] = []
     try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaptionError(f"cannot read prompts from {source}: {error}") from error
-    return [prompt_of_caption(parse(line)) for line in lines if line.strip()]
+        for number, line in read_lines(Path(source)):
+            if len(prompts) == MAX_PROMPTS:
+                raise CaptionError(f"more than {MAX_PROMPTS:,} captions; split the file")
+            prompts.append(_caption(line, f"{source}, line {number}"))
+    except PromptError as error:
+        raise CaptionError(str(error)) from error
+    return prompts
+
+
+def _caption(line: str, place: str) -> Prompt:
+    try:
+        return prompt_of_caption(parse(line))
+    except CaptionError as error:
+        raise CaptionError(f"{place}: {error}") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attnsearch.axes import Branch
+from attnsearch.axes import Branch, Site
 from attnsearch.capturing import SketchRecord
 from attnsearch.prompts import Prompt
 from attnsearch.sampling import SamplerConfig, Schedule
@@ -27,6 +27,8 @@ Pixels = npt.NDArray[np.float32]
 class Anatomy:
     """The sizes of a model's watched attention, and of its images."""
 
+    site: Site
+    """Where its keys are from."""
     layers: int
     heads: int
     head_channels: int

@@ -213,8 +213,9 @@ def test_the_scan_is_what_a_store_gives_back(load, tmp_path):
     coordinates = {str(name): values.to_numpy() for name, values in live.coords.items()}
     with ScanWriter.open(tmp_path / "s.zarr", "m", layout, coordinates, live.attrs) as writer:
         arrays = {str(name): values.to_numpy() for name, values in live.data_vars.items()}
-        writer.write_block(0, arrays | {"thumbnail": np.zeros((2, 1, 1, 3), np.uint8)})
-    stored = attnsearch.open_scan(tmp_path / "s.zarr").drop_vars("thumbnail")
+        beside = {"thumbnail": np.zeros((2, 1, 1, 3), np.uint8), "flagged": np.zeros(2, bool)}
+        writer.write_block(0, arrays | beside)
+    stored = attnsearch.open_scan(tmp_path / "s.zarr").drop_vars(list(beside))
     for name in live.attrs:
         assert stored.attrs[name] == live.attrs[name]
     stored.attrs = live.attrs
@@ -438,3 +439,20 @@ def test_captures_do_not_nest(load):
         attnsearch.capture(pipe, PROMPTS),
     ):
         pass
+
+
+@families
+def test_samples_that_are_not_finite_are_left_out_and_counted(load, name):
+    pipe = load(name)
+    whole = scanned(pipe)
+    with attnsearch.capture(pipe, PROMPTS) as record:
+        paint(pipe)
+    (call,) = record._calls
+    next(iter(call.stored.values()))["peak"][0, 1, 0] = float("inf")
+    scan = record.scan()
+    assert scan.attrs["flagged_samples"] == 1
+    assert scan["prompt"].values.tolist() == TEXTS[:1]
+    xr.testing.assert_equal(scan["sketch"], whole["sketch"][:1])
+    next(iter(call.stored.values()))["sketch"][:] = float("nan")
+    with pytest.raises(ConfigError, match="no sample is finite"):
+        record.scan()

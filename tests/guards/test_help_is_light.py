@@ -25,7 +25,7 @@ print("status", status, "loaded", *sorted({name.partition(".")[0] for name in sy
 """
 
 
-VERBS = ("train", "evaluate", "scan", "rank", "ask", "zoo", "zoo train")
+VERBS = ("train", "evaluate", "scan", "rank", "ask", "verify", "publish", "zoo", "zoo train")
 
 
 @pytest.mark.parametrize("verb", [(), *(tuple(verb.split()) for verb in VERBS)], ids=" ".join)

@@ -79,7 +79,7 @@ def test_a_scan_resumed_after_a_stop_has_the_bytes_of_an_uninterrupted_one(
         execute_plan(
             plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "stopped", stop_after_a_block
         )
-    assert open_scan(tmp_path / "stopped").sizes["sample"] == 5
+    assert open_scan(tmp_path / "stopped").sizes["sample"] == 10
     execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "stopped")
     assert _files(tmp_path / "stopped") == _files(tmp_path / "whole")
 

@@ -1,0 +1,69 @@
+"""`attnsearch verify`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from attnsearch.cli import options
+from attnsearch.cli.console import fail, note, print_json, print_table, progress
+
+
+def verify(
+    store: options.Store,
+    scan: options.Scan = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop damaged blocks; the next scan redoes them.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Is a store what was written? Checks every byte, and that the numbers are of attention.
+
+    Metadata and the files of every block are compared with the ledger's sizes and checksums; then
+    attention to all roles must add up to one, entropies, peaks and energies must be possible, and
+    nothing may be NaN but the samples that are flagged as such.
+
+    Exit code 0 if all is well, or was repaired; 2 if something is damaged. `--repair` drops what
+    is damaged; scanning again, with the command that made the scan, brings it back.
+
+    Example: attnsearch verify maps.zarr --repair
+    """
+    from attnsearch import store as stores
+
+    blocks = stores.count_blocks(store, scan)
+    with progress("checking", blocks, "blocks") as advance:
+        checks = stores.verify(store, scan, advance)
+    damaged = [(check.scan, finding) for check in checks for finding in check.findings]
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        print_table(
+            ["scan", "blocks", "of", "samples", "flagged", "findings"],
+            [
+                [
+                    check.scan or "(store)",
+                    str(check.committed),
+                    str(check.blocks),
+                    str(check.samples),
+                    str(check.flagged),
+                    str(len(check.findings)),
+                ]
+                for check in checks
+            ],
+            title=options.store_name(store),
+            words=["scan"],
+        )
+        for name, finding in damaged:
+            block = "metadata" if finding.block is None else f"block {finding.block}"
+            note(f"{name or options.store_name(store)}, {block}: {finding.what}")
+    if not damaged:
+        return
+    if not repair:
+        fail(f"{store} is damaged: {len(damaged)} findings; --repair drops the damaged blocks")
+        raise typer.Exit(2)
+    dropped = stores.repair(store, checks)
+    left = [check.scan for check in stores.verify(store, scan) if check.findings]
+    note(f"{dropped} blocks dropped; the scans' own commands bring back what is missing")
+    if left:
+        fail(f"metadata of {', '.join(left)} are still damaged; scan again to restore them")
+        raise typer.Exit(2)

@@ -11,7 +11,7 @@ from _models_variants import Variant
 from torch import Tensor
 
 from attnsearch import encoders
-from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch
+from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, Site
 from attnsearch.capturing import SketchRecord, capture
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.metrics import rank
@@ -188,6 +188,7 @@ class _Subject:
         """The sizes of the work; images are stored as large as their latents."""
         size = self._work.size
         return Anatomy(
+            site=Site.CROSS,
             layers=size.layers,
             heads=size.heads,
             head_channels=size.head_channels,

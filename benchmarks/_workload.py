@@ -44,9 +44,13 @@ class Workload:
         """[sample]."""
         return [parse(prompt.text) for prompt in self.plan.prompts]
 
+    def subject(self) -> DiTSubject:
+        """What is scanned."""
+        return DiTSubject(self.checkpoint, CPU)
+
     def scan(self, folder: Path) -> None:
         """Scan it into a new store in a folder."""
-        execute_plan(self.plan, DiTSubject(self.checkpoint, CPU), folder / "benchmark.zarr")
+        execute_plan(self.plan, self.subject(), folder / "benchmark.zarr")
 
     def warm_up(self) -> "Workload":
         """A small part of it, of one block: what is imported or set up on first use."""

@@ -89,6 +89,8 @@ class State:
     """Those of them that are not there."""
     torn: frozenset[int]
     """Blocks that are there and are not what was written, by the ledger or by the reference."""
+    findings: tuple[str, ...] = ()
+    """What is not as it was written, in words."""
 
 
 class Work:
@@ -136,15 +138,20 @@ class Work:
         there = committed_blocks(self.store, self._plan)
         files = {block: files_of_block(self._plan, block) for block in there}
         different = {
-            block
+            name: block
             for block, names in files.items()
-            if any(_bytes(self.store / name) != reference[name] for name in names)
+            for name in names
+            if _bytes(self.store / name) != reference[name]
         }
-        torn = different | {each.block for each in findings if each.block is not None}
+        torn = {*different.values(), *(each.block for each in findings if each.block is not None)}
         return State(
             acknowledged=acknowledged,
             lost=acknowledged - there,
             torn=frozenset(torn),
+            findings=(
+                *(each.what for each in findings),
+                *(f"{name} is not as in the reference" for name in different),
+            ),
         )
 
 

@@ -81,7 +81,10 @@ def soak(plans: list[ScanPlan], subject: DiTSubject, seconds: float, seed: int) 
             works = [Work(plan, subject, folder / str(number)) for plan in plans]
             _fill(works, plans, duration, tally, chance, reference)
             tally.finished += 1
-            tally.different += tree_bytes(works[0].store) != reference
+            found = tree_bytes(works[0].store)
+            for name in sorted({name for name, _ in found.items() ^ reference.items()}):
+                print(f"{name} is not as in the reference", file=sys.stderr, flush=True)
+            tally.different += found != reference
             tally.seconds = time.monotonic() - begin
             print(f"{tally.seconds:4.0f} s: {number} stores, {tally.kills} kills", flush=True)
     return tally
@@ -117,9 +120,13 @@ def _fill(
             del writers[child]
             if os.WIFSIGNALED(status):
                 tally.kills += 1
+                # Even if another had come to the end: this one may have left files in `.writing`.
+                complete.discard(names[work])
                 state = work.state(reference)
                 tally.lost += len(state.lost)
                 tally.torn += len(state.torn)
+                for finding in state.findings:
+                    print(finding, file=sys.stderr, flush=True)
             elif status:
                 raise SystemExit("a writer failed; see above")
             else:

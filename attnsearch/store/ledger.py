@@ -201,11 +201,12 @@ class Ledger:
 
     def damaged(self) -> dict[str, int | None]:
         """What among the records is none of a block of this scan, and which block it should be."""
-        found: dict[str, int | None] = {
-            self._name(number): number
-            for number in self._single()
-            if self._read_single(number) is None
-        }
+        found: dict[str, int | None] = {}
+        for number in self._single():
+            # One that is gone by now was packed by another process meanwhile.
+            data = self._storage.read(self._name(number))
+            if data is not None and self._parse_single(number, data) is None:
+                found[self._name(number)] = number
         for number, line in enumerate(self._packed_lines(), start=1):
             if self._checked(line) is None:
                 found[f"{self._path(PACKED)}, line {number}"] = None
@@ -219,7 +220,10 @@ class Ledger:
 
     def _read_single(self, block: int) -> BlockRecord | None:
         data = self._storage.read(self._name(block))
-        record = None if data is None else self._checked(data)
+        return None if data is None else self._parse_single(block, data)
+
+    def _parse_single(self, block: int, data: bytes) -> BlockRecord | None:
+        record = self._checked(data)
         return record if record is not None and record.block == block else None
 
     def _packed(self) -> list[BlockRecord]:

@@ -111,6 +111,46 @@ def test_packing_changes_what_is_there_and_not_what_is_read(scan, ledger, tmp_pa
     assert packed.read_bytes() == data
 
 
+class Watched(LocalStorage):
+    """A storage in which something happens right before a given read or listing."""
+
+    def __init__(self, root, moment, happen):
+        super().__init__(root)
+        self.left = moment
+        self.happen = happen
+
+    def read(self, name):
+        self._come()
+        return super().read(name)
+
+    def names(self, folder):
+        self._come()
+        return super().names(folder)
+
+    def _come(self):
+        self.left -= 1
+        if self.left == 0:
+            self.happen()
+
+
+def test_packing_at_any_moment_takes_nothing_from_who_reads(scan, ledger, tmp_path):
+    records, claim = ledger
+    moment = 0
+    while True:
+        moment += 1
+        for block in range(3):
+            records.add(claim, block, files_of(scan, block), flagged=())
+        before = records.read()
+        storage = Watched(tmp_path, moment, lambda: records.pack(claim))
+        reader = Ledger(storage, "model", scan.layout, 77)
+        assert reader.read() == before
+        assert reader.damaged() == {}
+        if storage.left > 0:
+            break
+        records.drop(claim, range(3))
+    assert moment > 6  # both listings and every record were moments
+
+
 def test_a_damaged_line_of_a_packed_ledger_costs_its_block_alone(scan, ledger, tmp_path):
     records, claim = ledger
     for block in range(3):

@@ -45,7 +45,7 @@ def tensorstore_files(folder: Path) -> Write:
     """TensorStore's key-value store on a folder: it forces every file to the disk."""
     import tensorstore
 
-    store: Any = tensorstore.KvStore.open(f"file://{folder}/").result()
+    store: Any = tensorstore.KvStore.open(f"file://{folder.resolve()}/").result()
 
     def write(files: Mapping[str, bytes]) -> None:
         written = [store.write(name, data) for name, data in files.items() if "ledger/" not in name]

@@ -22,12 +22,9 @@ from attnsearch.prompts import (
 )
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning.subject import Samples, Subject
-from attnsearch.store import ScanLayout
+from attnsearch.store import MAX_SAMPLES, ScanLayout
 from attnsearch.task.captions import grid_captions, parse
 from attnsearch.task.spec import TaskSpec
-
-MAX_SAMPLES: Final = 10_000_000
-"""Samples of a scan: each is a row of its coordinates, held in memory."""
 
 _BLOCK_BYTES: Final = 16 * 2**20
 _BLOCK_SAMPLES: Final = 64

@@ -17,6 +17,7 @@ from attnsearch.store.reader import (
 )
 from attnsearch.store.schema import (
     FLAGGED,
+    MAX_SAMPLES,
     SCHEMA_VERSION,
     SCORES,
     ArraySpec,
@@ -29,6 +30,7 @@ __all__ = [
     "COORDINATES",
     "FLAGGED",
     "FLAGGED_SAMPLES",
+    "MAX_SAMPLES",
     "SCHEMA_VERSION",
     "SCORES",
     "ArraySpec",

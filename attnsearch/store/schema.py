@@ -45,8 +45,8 @@ REGION_COEFFICIENTS: Final = "region_coefficients"
 FLAGGED: Final = "flagged"
 """Whether a sample is kept out of everything."""
 
-MAX_SAMPLES: Final = 2**26
-"""Of one scan. A coordinate of so many numbers takes half a GiB."""
+MAX_SAMPLES: Final = 10_000_000
+"""Of one scan: each is a row of its coordinates, held in memory."""
 MAX_BLOCK_BYTES: Final = 2**36
 MAX_SIZE: Final = 2**20
 """Of any dimension but samples."""

@@ -55,3 +55,22 @@ def test_other_tools_are_quoted_as_measured():
 def test_tiles_say_whether_they_were_timed():
     timed = any((ROOT / "benchmarks" / "results").glob("tune-*.json"))
     assert timed != ("No GPU run has been made yet" in KERNELS)
+
+
+def test_promises_are_quoted_as_measured():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    crash, soak = _result("crash-cpu.json"), _result("soak-cpu.json")
+    kills = crash["settings"]["kills"]
+    assert f"| {kills}, {crash['acknowledged']}, {crash['lost']}, {crash['torn']} |" in page
+    identical = crash["stores_finished"] - crash["stores_different"]
+    assert f"| {crash['stores_finished']}, {identical} |" in page
+    failures = soak["lost"] + soak["torn"] + soak["different"] + soak["unreadable"]
+    counts = (soak["kills"], soak["finished"], soak["readings"], failures)
+    minutes = f"{soak['seconds'] / 60:.0f}"
+    assert f"| {minutes}, {', '.join(f'{count:,}' for count in counts)} |" in page
+    for row in _result("durability-cpu.json")["rows"]:
+        assert f"{row['over_careless']['median']:.2f} ({row['work']})" in page
+    for row in _result("backends-cpu.json")["rows"]:
+        taken = "-" if row["seconds"] is None else f"{1000 * row['seconds']['median']:.0f}"
+        forced = "-" if row["forced"] is None else row["forced"]
+        assert f"| {row['backend']} | {taken} | {forced} |" in page

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-import dask
+from dask.base import compute
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 
@@ -110,7 +110,7 @@ class _LocalRunner:
         # One at a time: by default processes are given six, whatever they are.
         more = {"chunksize": 1} if self._kind == PROCESSES else {}
         with Callback(posttask=finished):
-            (result,) = dask.compute(whole, scheduler=self._kind, optimize_graph=False, **more)
+            (result,) = compute(whole, scheduler=self._kind, optimize_graph=False, **more)
         return result
 
 

@@ -128,7 +128,7 @@ def test_an_image_does_not_depend_on_its_batch(model, conditioning, objective):
     for row in range(4):
         one = Conditioning(*(tensor[row : row + 1] for tensor in conditioning))
         alone = sample(model, objective, one, noise[row : row + 1], config)
-        torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(alone[0], together[row], rtol=0, atol=3e-4)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
     assert not torch.allclose(together[1], together[2], atol=1e-3)
 

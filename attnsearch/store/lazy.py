@@ -5,17 +5,19 @@ decoder. Here every file is looked at before it is read.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import dask.array as da
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from attnsearch.store.groups import METADATA_NAME, damaged
+from attnsearch.store.blocks import BlockReader
 from attnsearch.store.ledger import BlockRecord
 from attnsearch.store.schema import ArraySpec, ScanLayout
 from attnsearch.store.storage import Storage
+
+_PIECE_BYTES: Final = 128 * 2**20
+"""Of all arrays of a scan. What is asked is of one branch and of few roles, a small part of it."""
 
 
 def shown_rows(layout: ScanLayout, record: BlockRecord) -> NDArray[np.int64]:
@@ -37,26 +39,27 @@ def lazy_array(
     spec: ArraySpec,
     records: Mapping[int, BlockRecord],
 ) -> da.Array:
-    """An array of a scan restricted to `shown_samples`, one chunk a block.
+    """An array of a scan restricted to `shown_samples`, one chunk some whole blocks.
 
     Computing it raises StoreError where a file is missing or damaged.
     """
-    # A chunk a file: chunks of our own making would read every file several times.
-    sizes = [len(shown_rows(layout, record)) for record in records.values()]
-    chunks = (tuple(size for size in sizes if size), *spec.shape[1:])
+    array = _StoredArray(storage, scan, layout, spec, records)
+    chunks = (_pieces(layout, records), *spec.shape[1:])
     if not chunks[0]:
         return da.empty((0, *spec.shape[1:]), dtype=spec.dtype, chunks=(0, *spec.shape[1:]))
-    array = _StoredArray(storage, scan, layout, spec, records)
     return da.from_array(array, chunks=chunks, asarray=False)
 
 
-def _open(storage: Storage, name: str) -> zarr.Array[Any]:
-    try:
-        return zarr.open_array(storage.zarr_store(), path=name, mode="r", zarr_format=3)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # metadata of codecs that do not exist, and the like
-        raise damaged(storage, f"{name}/{METADATA_NAME}", "cannot be read") from error
+def _pieces(layout: ScanLayout, records: Mapping[int, BlockRecord]) -> tuple[int, ...]:
+    """Samples of each chunk: as many blocks as are worth a task of their own."""
+    block_bytes = layout.bytes * min(layout.block, layout.samples) // layout.samples
+    blocks = max(1, _PIECE_BYTES // block_bytes)
+    sizes: dict[int, int] = {}
+    for number, record in records.items():
+        # By number, so that a scan that grows has the chunks it had, and more.
+        piece = number // blocks
+        sizes[piece] = sizes.get(piece, 0) + len(shown_rows(layout, record))
+    return tuple(size for size in sizes.values() if size)
 
 
 class _StoredArray:
@@ -70,47 +73,34 @@ class _StoredArray:
         spec: ArraySpec,
         records: Mapping[int, BlockRecord],
     ) -> None:
-        self._storage = storage
-        self._scan = scan
+        self._reader = BlockReader(storage, scan, spec)
+        self._where = (str(storage), scan, spec.name)
         self._block = layout.block
-        self._spec = spec
-        self._records = records
+        self._marks = {block: record.files[spec.file(block)] for block, record in records.items()}
         self._rows = shown_samples(layout, records)
-        self._array = _open(storage, f"{scan}/{spec.name}")
         self.shape = (len(self._rows), *spec.shape[1:])
         self.ndim = len(self.shape)
         self.dtype = np.dtype(spec.dtype)
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
-        files = [record.files[self._spec.file(block)] for block, record in self._records.items()]
-        return (str(self._storage), self._scan, self._spec.name, tuple(self._records), tuple(files))
+        return (*self._where, self._rows.tobytes(), *self._marks.items())
 
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
-        """The values at slices, numbers and lists, the first of which stay within a block."""
-        first, *others = index
-        rows = np.atleast_1d(self._rows[first])
-        if not len(rows):
-            return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *others)]
-        block = int(rows[0]) // self._block
-        self._check(block)
-        begin = int(rows.min())
-        try:
-            at = (slice(begin, int(rows.max()) + 1), *others)
-            values = np.asarray(self._array.oindex[at])  # of some roles only these are read
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # damaged bytes make the decoders raise almost anything
-            raise self._damaged(block, "cannot be decoded") from error
-        chosen = values[rows - begin] if rows[0] > rows[-1] or len(rows) != len(values) else values
-        return chosen if isinstance(first, slice) else chosen[0]
+        """The values at slices, numbers and lists, each along a dimension of its own."""
+        wanted = [np.arange(size)[one] for size, one in zip(self.shape, index, strict=True)]
+        samples, *others = map(np.atleast_1d, wanted)
+        rows = self._rows[samples]
+        values = np.empty((len(rows), *map(len, others)), self.dtype)
+        if values.size:
+            self._fill(values, rows, others)
+        return values[tuple(0 if each.ndim == 0 else slice(None) for each in wanted)]
 
-    def _check(self, block: int) -> None:
-        mark = self._records[block].files[self._spec.file(block)]
-        size = self._storage.size(f"{self._scan}/{self._spec.file(block)}")
-        if size is None:
-            raise self._damaged(block, "is missing")
-        if size != mark.size:
-            raise self._damaged(block, f"has {size} bytes, not {mark.size}")
-
-    def _damaged(self, block: int, what: str) -> Exception:
-        return damaged(self._storage, f"{self._scan}/{self._spec.file(block)}", what)
+    def _fill(
+        self, values: NDArray[Any], rows: NDArray[np.int64], others: list[NDArray[np.intp]]
+    ) -> None:
+        blocks = rows // self._block
+        ends = [*(np.flatnonzero(np.diff(blocks)) + 1), len(rows)]
+        for begin, end in zip([0, *ends], ends, strict=False):
+            block = int(blocks[begin])
+            inside = rows[begin:end] - block * self._block
+            self._reader.read(block, self._marks[block], inside, others, values[begin:end])

@@ -8,7 +8,7 @@ file that nobody locks is a dead one's. Nothing here looks at a clock.
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +32,11 @@ class LocalStorage:
     def __str__(self) -> str:
         return str(self.root)
 
+    def __reduce__(self) -> tuple[type["LocalStorage"], tuple[Path]]:
+        return LocalStorage, (
+            self.root.absolute(),
+        )  # processes elsewhere have folders of their own
+
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none. See `Storage`."""
         path = self.root / name
@@ -43,6 +48,17 @@ class LocalStorage:
                     return file.read()
             os.close(descriptor)
         return None
+
+    def read_parts(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of a file; see `Storage`."""
+        descriptor = os.open(self.root / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            parts = [os.pread(descriptor, end - begin, begin) for begin, end in spans]
+        finally:
+            os.close(descriptor)
+        if [len(part) for part in parts] != [end - begin for begin, end in spans]:
+            raise OSError(f"{self.root / name} is shorter than expected")
+        return parts
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; None where there is none."""
@@ -167,7 +183,9 @@ def _take(lock: Path, *, wait: bool) -> int | None:
     """The descriptor of a lock file that is now ours; None where another process has it."""
     while True:
         try:
-            lock.parent.mkdir(exist_ok=True)
+            # Not `exist_ok`, which fails where the folder is gone again when it looks.
+            with suppress(FileExistsError):
+                lock.parent.mkdir()
         except FileNotFoundError:
             lock.parent.parent.mkdir(exist_ok=True)
             _force([lock.parent.parent.parent])

@@ -6,7 +6,7 @@ died on this machine is taken over, one of another machine has to be removed by 
 come from the environment, as obstore finds them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from errno import EIO
@@ -39,6 +39,19 @@ class ObjectStorage:
         with suppress(FileNotFoundError), _os_errors():
             return bytes(obstore.get(self._store, name).bytes())
         return None
+
+    def read_parts(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts of a file; see `Storage`."""
+        import obstore
+
+        with _os_errors():
+            found = obstore.get_ranges(
+                self._store,
+                name,
+                starts=[begin for begin, _ in spans],
+                ends=[end for _, end in spans],
+            )
+        return [bytes(part) for part in found]
 
     def size(self, name: str) -> int | None:
         """Bytes of an object; None where there is none."""

@@ -7,7 +7,7 @@ business of the other modules; `local` keeps them in a folder, `objects` in an o
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,13 @@ class Storage(Protocol):
 
         Raises:
             OSError: it cannot be read.
+        """
+
+    def read_parts(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of a file from `begin` to `end` of each span, which lie within it.
+
+        Raises:
+            OSError: there is no such file or part, or it cannot be read.
         """
 
     def size(self, name: str) -> int | None:

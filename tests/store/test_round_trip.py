@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnsearch.errors import StoreError
-from attnsearch.store import COORDINATES, layout_of, open_scan, open_store, scan_names
+from attnsearch.store import COORDINATES, layout_of, lazy, open_scan, open_store, scan_names
 
 
 def assert_holds(dataset, scan):
@@ -96,13 +96,19 @@ def test_unwritten_samples_are_never_shown(scan, store):
             assert layout_of(dataset).samples == 7
 
 
-def test_data_is_lazy_in_chunks_of_one_file_and_coordinates_are_in_memory(scan, store):
+def test_data_is_lazy_in_chunks_of_whole_blocks_and_coordinates_are_in_memory(
+    scan, store, monkeypatch
+):
     scan.write(store)
-    dataset = open_scan(store)
-    for spec in scan.layout.arrays():
-        per_dimension = dataset[spec.name].chunks
-        assert per_dimension is not None
-        assert per_dimension == ((3, 3, 1), *((size,) for size in spec.shape[1:]))
+    block_bytes = scan.layout.bytes * 3 // 7
+    for blocks, pieces in ((1, (3, 3, 1)), (2, (6, 1)), (3, (7,))):
+        monkeypatch.setattr(lazy, "_PIECE_BYTES", blocks * block_bytes)
+        dataset = open_scan(store)
+        for spec in scan.layout.arrays():
+            per_dimension = dataset[spec.name].chunks
+            assert per_dimension == (pieces, *((size,) for size in spec.shape[1:]))
+            whole = scan.whole(spec.name).astype(spec.dtype)
+            np.testing.assert_array_equal(dataset[spec.name], whole)
     assert all(coordinate.chunks is None for coordinate in dataset.coords.values())
 
 

@@ -18,6 +18,7 @@ HEAD: Final = "head"
 ROLE: Final = "role"
 BASIS: Final = "basis"
 REGION: Final = "region"
+PROMPT: Final = "prompt"
 
 SKETCH_AXES: Final = (SAMPLE, STEP, BRANCH, LAYER, HEAD, ROLE, BASIS)
 """Dimensions of a stored sketch, in storage order."""

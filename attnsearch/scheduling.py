@@ -114,6 +114,10 @@ class _LocalRunner:
         return result
 
 
+THREADED: Final[Runner] = _LocalRunner(THREADS)
+"""Runs tasks in threads of this process."""
+
+
 class _ClusterRunner:
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -7,11 +7,14 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
+from attnsearch.aggregate import Aggregator
 from attnsearch.axes import HEAD, LAYER, STEP, HeadAddress
 from attnsearch.errors import MetricError
 from attnsearch.metrics.relational import HeadScores, relational
 
-METRICS: Final[dict[str, Callable[[xr.Dataset], HeadScores]]] = {"relational": relational}
+METRICS: Final[dict[str, Callable[[xr.Dataset, Aggregator], HeadScores]]] = {
+    "relational": relational
+}
 """Metrics by the name the command line knows them under."""
 
 
@@ -39,8 +42,12 @@ class RankedHead:
         return HeadAddress(self.layer, self.head)
 
 
-def rank(scans: Mapping[str, xr.Dataset], metric: str) -> list[RankedHead]:
+def rank(
+    scans: Mapping[str, xr.Dataset], metric: str, aggregate: Aggregator | None = None
+) -> list[RankedHead]:
     """Every head of every scan, by size of its score, best first.
+
+    `aggregate` reads the scans; by default in threads, and nobody watches.
 
     Raises:
         MetricError: the metric is unknown, or a scan lacks what it needs.
@@ -49,7 +56,7 @@ def rank(scans: Mapping[str, xr.Dataset], metric: str) -> list[RankedHead]:
         raise MetricError(f"unknown metric {metric!r}; known: {', '.join(sorted(METRICS))}")
     rows = []
     for model, scan in scans.items():
-        scores = METRICS[metric](scan)
+        scores = METRICS[metric](scan, aggregate or Aggregator())
         rows += [(model, layer, head, scores) for layer, head in np.ndindex(scores.score.shape)]
     q_values = benjamini_hochberg(
         np.array([scores.p_value[layer, head] for _, layer, head, scores in rows])

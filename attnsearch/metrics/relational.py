@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from attnsearch.aggregate import basis_of, by_prompt, project
-from attnsearch.axes import LAYER, RELATION_DIRECTIONS, SAMPLE, STEP
+from attnsearch.aggregate import FUNCTIONAL, Aggregator, Functional, basis_of
+from attnsearch.axes import HEAD, LAYER, PROMPT, RELATION_DIRECTIONS, STEP
 from attnsearch.errors import MetricError
 
 Floats = npt.NDArray[np.float64]
@@ -51,13 +51,13 @@ class HeadScores:
     """The step at which the score of a head is largest in size."""
 
 
-def relational(scan: xr.Dataset, seed: int = 0) -> HeadScores:
+def relational(scan: xr.Dataset, aggregate: Aggregator | None = None, seed: int = 0) -> HeadScores:
     """Relational selectivity of every head of a scan; formula and null above.
 
     Raises:
         MetricError: the scan's prompts do not state relations of more than one kind.
     """
-    dipole, values, target = _dipoles(scan)
+    dipole, values, target = _dipoles(scan, aggregate or Aggregator())
     relations = dipole["relation"].to_numpy()
     score_by_step = _covariance(values, target)
     mean_dipole = values.mean(axis=1)
@@ -75,13 +75,13 @@ def relational(scan: xr.Dataset, seed: int = 0) -> HeadScores:
     )
 
 
-def relational_by_step(scan: xr.Dataset) -> Floats:
+def relational_by_step(scan: xr.Dataset, aggregate: Aggregator | None = None) -> Floats:
     """The score of every head at every step, [step, layer, head]; its mean is the score.
 
     Raises:
         MetricError: the scan's prompts do not state relations of more than one kind.
     """
-    _, values, target = _dipoles(scan)
+    _, values, target = _dipoles(scan, aggregate or Aggregator())
     return _covariance(values, target)
 
 
@@ -124,17 +124,19 @@ def random_meaning_p(
     return ((exceeded + 1) / (DRAWS + 1)).reshape(values.shape[1:-1])
 
 
-def _dipoles(scan: xr.Dataset) -> tuple[xr.DataArray, Floats, Floats]:
+def _dipoles(scan: xr.Dataset, aggregate: Aggregator) -> tuple[xr.DataArray, Floats, Floats]:
     """D with the prompts' coordinates; its values [prompt, step, layer, head, xy]; the targets."""
-    scan = _stating(scan)
-    dipole = by_prompt(project(scan, _ramps(scan), ["relation"]))
-    relations = dipole["relation"].to_numpy()
-    values = dipole.transpose("prompt", STEP, LAYER, ...).to_numpy()
-    return dipole, values, _targets(relations, scan.attrs["grid"])
+    _check(scan)
+    ramps = Functional(coefficients=_ramps(scan), roles=("relation",))
+    dipole = aggregate(scan, ramps, (PROMPT, STEP, LAYER, HEAD, FUNCTIONAL))["mean"]
+    relations = dipole["relation"].to_numpy().astype(object)
+    dipole = dipole.isel({PROMPT: relations != ""})
+    targets = _targets(relations[relations != ""], scan.attrs["grid"])
+    return dipole, dipole.to_numpy(), targets
 
 
-def _stating(scan: xr.Dataset) -> xr.Dataset:
-    """The samples whose prompts state a relation; refuses a scan without, or with unknown ones."""
+def _check(scan: xr.Dataset) -> None:
+    """Refuse a scan whose prompts state no relations, or unknown ones."""
     stated = scan.coords.get("relation")
     if stated is None or "relation" not in scan["role"].to_numpy():
         raise MetricError(
@@ -150,9 +152,6 @@ def _stating(scan: xr.Dataset) -> xr.Dataset:
         )
     if len(relations) < 2:
         raise MetricError("the relational metric needs prompts with at least two relations")
-    if "" not in texts:
-        return scan
-    return scan.isel({SAMPLE: [row for row, text in enumerate(texts) if text]})
 
 
 def _ramps(scan: xr.Dataset) -> npt.NDArray[np.float32]:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from attnsearch.aggregate import by_prompt, region_scores
-from attnsearch.axes import HEAD, LAYER, REGION, ROLE, STEP
+from attnsearch.aggregate import MEASURE, SHARE, TOTAL, Aggregator, RegionScore
+from attnsearch.axes import HEAD, LAYER, PROMPT, REGION, ROLE, STEP
 from attnsearch.errors import MetricError
 
 Floats = npt.NDArray[np.float64]
@@ -66,30 +66,41 @@ class TemplateScore:
     """Images in which the objects were found; the others do not count."""
 
 
-def ask(scans: Mapping[str, xr.Dataset], template: Template) -> list[TemplateScore]:
+def ask(
+    scans: Mapping[str, xr.Dataset], template: Template, aggregate: Aggregator | None = None
+) -> list[TemplateScore]:
     """Every head of every scan by its answer to a template, strongest first.
+
+    `aggregate` reads the scans; by default in threads, and nobody watches.
 
     Raises:
         MetricError: a scan has no such region or role, or no image of it has the region.
     """
     answers: list[TemplateScore] = []
     for model, scan in scans.items():
-        answers += _answers(model, scan, template)
+        answers += _answers(model, scan, template, aggregate or Aggregator())
     answers.sort(key=lambda answer: -answer.share)
     return [replace(answer, rank=position + 1) for position, answer in enumerate(answers)]
 
 
-def _answers(model: str, scan: xr.Dataset, template: Template) -> list[TemplateScore]:
+def _answers(
+    model: str, scan: xr.Dataset, template: Template, aggregate: Aggregator
+) -> list[TemplateScore]:
     _check(model, scan, template)
-    total, mass = region_scores(scan, template.region, template.roles)
-    found = int(np.isfinite(mass).sum())
+    score = RegionScore(region=template.region, roles=template.roles)
+    answer = aggregate(scan, score, (PROMPT, STEP, LAYER, HEAD, MEASURE))
+    # All maps of an image are readable or none is.
+    readable = answer["count"].sel({MEASURE: SHARE}).to_numpy()[:, 0, 0, 0]
+    found = int(readable.sum())
     if not found:
         raise MetricError(
             f"{template.region} was found in no image of {model}, so '{template}' has no region "
             "to look at"
         )
-    total_by_prompt = _known(by_prompt(total))
-    share_by_prompt = _known(by_prompt(total / mass))
+    total_by_prompt, share_by_prompt = (
+        answer["mean"].sel({MEASURE: measure}).to_numpy()[readable > 0]
+        for measure in (TOTAL, SHARE)
+    )
     share = share_by_prompt.mean(axis=(0, 1))
     low, high = _bootstrap_mean(share_by_prompt.mean(axis=1))
     peak = share_by_prompt.mean(axis=0).argmax(axis=0)
@@ -122,12 +133,6 @@ def _check(model: str, scan: xr.Dataset, template: Template) -> None:
         for name in names:
             if name not in known:
                 raise MetricError(f"unknown {kind} {name!r}; {model} has {', '.join(known)}")
-
-
-def _known(values: xr.DataArray) -> Floats:
-    """[prompt, step, layer, head] of the prompts with at least one readable image."""
-    data = values.transpose("prompt", STEP, LAYER, ...).to_numpy()
-    return data[np.isfinite(data).all(axis=(1, 2, 3))]
 
 
 def _bootstrap_mean(values: Floats) -> tuple[Floats, Floats]:

@@ -17,8 +17,9 @@ from typing import Final
 
 from zarr.storage import LocalStore
 
-from attnsearch.store.storage import LOCK, WRITING, Holder
+from attnsearch.store.storage import DERIVED, LOCK, WRITING, Holder
 
+_HIDDEN: Final = (WRITING, DERIVED)
 _FORCED_AT_ONCE: Final = 16
 _PIECE: Final = 2**20
 
@@ -28,14 +29,14 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.derived: Path | None = root / DERIVED
 
     def __str__(self) -> str:
         return str(self.root)
 
     def __reduce__(self) -> tuple[type["LocalStorage"], tuple[Path]]:
-        return LocalStorage, (
-            self.root.absolute(),
-        )  # processes elsewhere have folders of their own
+        # Processes elsewhere have working folders of their own.
+        return LocalStorage, (self.root.absolute(),)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none. See `Storage`."""
@@ -68,19 +69,19 @@ class LocalStorage:
         return None
 
     def names(self, folder: str) -> list[str]:
-        """Every file under a folder, sorted; those in `.writing` are none of the store's."""
+        """Every file under a folder, sorted; those in hidden folders are none of the store's."""
         found = [
             Path(place, file).relative_to(self.root)
             for place, _, files in os.walk(self.root / folder)
             for file in files
         ]
-        return sorted(path.as_posix() for path in found if path.parts[0] != WRITING)
+        return sorted(path.as_posix() for path in found if path.parts[0] not in _HIDDEN)
 
     def folders(self) -> list[str]:
-        """The folders in the root, sorted, without `.writing`."""
+        """The folders in the root, sorted, without hidden ones."""
         with os.scandir(self.root) as entries:
             return sorted(
-                entry.name for entry in entries if entry.is_dir() and entry.name != WRITING
+                entry.name for entry in entries if entry.is_dir() and entry.name not in _HIDDEN
             )
 
     def claim(self, name: str) -> "LocalClaim | Holder":

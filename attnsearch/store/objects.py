@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from errno import EIO
 from functools import partial
+from pathlib import Path
 from time import sleep
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ _LOOK_AGAIN_SECONDS: Final = 0.5
 
 class ObjectStorage:
     """The objects under a prefix."""
+
+    derived: Path | None = None
 
     def __init__(self, store: Any, url: str) -> None:
         """`store` is one of obstore's, `url` is what a user calls it."""

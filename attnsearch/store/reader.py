@@ -5,6 +5,8 @@ arrays, with fill values where an unfinished scan has no samples yet. Nothing he
 store may be read while others write to it: what is read is what was committed when it was opened.
 """
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,13 +26,84 @@ from attnsearch.store.groups import (
     scan_folders,
 )
 from attnsearch.store.lazy import lazy_array, shown_samples
-from attnsearch.store.ledger import FIXED, FileMark, FixedRecord, Ledger, read_fixed
+from attnsearch.store.ledger import (
+    FIXED,
+    BlockRecord,
+    FileMark,
+    FixedRecord,
+    Ledger,
+    read_fixed,
+)
 from attnsearch.store.places import Place, existing_storage
 from attnsearch.store.schema import COORDINATES_ATTRIBUTE, LAYOUT_ATTRIBUTE, ScanLayout
 from attnsearch.store.storage import Storage
 
 FLAGGED_SAMPLES: Final = "flagged_samples"
 """Attribute of a dataset: how many samples were committed, were not finite, and are left out."""
+
+
+_SOURCE: Final = "source_scan"
+_NAMES: Final = "source_arrays"
+"""In the encoding of a dataset: the `Source`, and Dask's names of the arrays it was opened with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Some blocks of a scan, of which nothing but the records and coordinates is read yet."""
+
+    storage: Storage
+    scan: str
+    fixed: FixedRecord
+    layout: ScanLayout
+    arrays: Mapping[str, Description]
+    """Data and coordinates."""
+    attributes: Mapping[str, Any]
+    records: Mapping[int, BlockRecord]
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Those of the blocks that are not flagged, counted from the first of the scan."""
+        return shown_samples(self.layout, self.records)
+
+    def without(self, blocks: Collection[int]) -> "Source":
+        """The blocks that are not among some others."""
+        records = {block: record for block, record in self.records.items() if block not in blocks}
+        return replace(self, records=records)
+
+    def open(self) -> xr.Dataset:
+        """The samples."""
+        samples = self.samples
+        data = {
+            spec.name: lazy_array(self.storage, self.scan, self.layout, spec, self.records)
+            for spec in self.layout.arrays()
+        }
+        variables = {
+            array: (
+                described.dimensions,
+                data[array] if described.values is None else _restricted(described, samples),
+                described.attributes,
+            )
+            for array, described in self.arrays.items()
+        }
+        dataset = xr.Dataset(
+            {array: variable for array, variable in variables.items() if array in data},
+            {array: variable for array, variable in variables.items() if array not in data},
+            self.attributes,
+        )
+        dataset.attrs[FLAGGED_SAMPLES] = sum(len(each.flagged) for each in self.records.values())
+        dataset.encoding[_SOURCE] = self
+        dataset.encoding[_NAMES] = {name: array.name for name, array in data.items()}
+        return dataset
+
+
+def source_of(dataset: xr.Dataset, arrays: Collection[str]) -> Source | None:
+    """Where a dataset comes from; None if some arrays of it are not as they were opened."""
+    source, names = dataset.encoding.get(_SOURCE), dataset.encoding.get(_NAMES, {})
+    if not isinstance(source, Source):
+        return None
+    # The name of a Dask array is another as soon as anything is done to it.
+    same = all(getattr(dataset[name].data, "name", None) == names[name] for name in arrays)
+    return source if same else None
 
 
 def scan_names(path: Place) -> list[str]:
@@ -144,27 +217,18 @@ def _committed(storage: Storage, name: str) -> xr.Dataset:
         fixed, files = read_fixed_files(storage, name)
         attributes = read_scan_attributes(storage, name)
         layout = ScanLayout.from_dict(attributes.get(LAYOUT_ATTRIBUTE))
-        arrays = describe_arrays(storage, name, layout, files)
-        records = Ledger(storage, name, layout, fixed.fingerprint).read()
-        data = {
-            spec.name: lazy_array(storage, name, layout, spec, records) for spec in layout.arrays()
-        }
-    samples = shown_samples(layout, records)
-    variables = {
-        array: (
-            described.dimensions,
-            data[array] if described.values is None else _restricted(described, samples),
-            described.attributes,
+        source = Source(
+            storage=storage,
+            scan=name,
+            fixed=fixed,
+            layout=layout,
+            arrays=describe_arrays(storage, name, layout, files),
+            attributes={
+                key: value for key, value in attributes.items() if key != COORDINATES_ATTRIBUTE
+            },
+            records=Ledger(storage, name, layout, fixed.fingerprint).read(),
         )
-        for array, described in arrays.items()
-    }
-    dataset = xr.Dataset(
-        {array: variable for array, variable in variables.items() if array in data},
-        {array: variable for array, variable in variables.items() if array not in data},
-        {key: value for key, value in attributes.items() if key != COORDINATES_ATTRIBUTE},
-    )
-    dataset.attrs[FLAGGED_SAMPLES] = sum(len(record.flagged) for record in records.values())
-    return dataset
+        return source.open()
 
 
 def _restricted(described: Description, samples: NDArray[np.int64]) -> NDArray[Any]:

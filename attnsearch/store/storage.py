@@ -16,6 +16,9 @@ from typing import Any, Final, Protocol, Self
 WRITING: Final = ".writing"
 """Folder of claims and of files that are not in place yet; gone when nobody writes."""
 
+DERIVED: Final = ".cache"
+"""Folder of what was worked out from the store; anything in it may be removed at any time."""
+
 LOCK: Final = ".lock"
 """How the names of claims end there."""
 
@@ -101,6 +104,9 @@ class Claim(Protocol):
 
 class Storage(Protocol):
     """A place for the files of a store."""
+
+    derived: Path | None
+    """Folder for what can be worked out again from the store; None where there can be none."""
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none.

@@ -4,6 +4,7 @@ Results go to stdout, progress and warnings to stderr. Heavy libraries are impor
 commands, so that `--help` answers at once.
 """
 
+from attnsearch.cli.aggregate import aggregate
 from attnsearch.cli.application import app
 from attnsearch.cli.ask import ask
 from attnsearch.cli.evaluate import evaluate
@@ -15,7 +16,7 @@ from attnsearch.cli.train import train
 from attnsearch.cli.verify import verify
 from attnsearch.cli.zoo import zoo
 
-for _command in (train, evaluate, scan, rank, ask, verify, publish, info):
+for _command in (train, evaluate, scan, rank, ask, aggregate, verify, publish, info):
     app.command()(_command)
 app.add_typer(zoo, name="zoo")
 

@@ -8,6 +8,7 @@ import typer
 from attnsearch.axes import HeadAddress
 from attnsearch.cli import options
 from attnsearch.cli.console import note_left_out, print_json, print_table
+from attnsearch.cli.running import opened_aggregator
 
 
 def ask(
@@ -17,6 +18,7 @@ def ask(
     ],
     top: options.Top = 10,
     scan: options.Scan = None,
+    scheduler: options.Scheduler = "threads",
     as_json: options.Json = False,
 ) -> None:
     """How much does a region of the image look at some words? One template over all heads.
@@ -33,7 +35,8 @@ def ask(
 
     question = metrics.Template.parse(template)
     scans = open_scans(store, scan)
-    answers = metrics.ask(scans, question)[:top]
+    with opened_aggregator(scheduler) as aggregate:
+        answers = metrics.ask(scans, question, aggregate)[:top]
     note_left_out(scans)
     if as_json:
         print_json([asdict(answer) for answer in answers])

@@ -63,8 +63,13 @@ def print_table(
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with rate and time left; yields the function that advances it."""
+def progress(
+    description: str, total: int, unit: str, *, lasting: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with rate and time left; yields the function that advances it.
+
+    One that is not `lasting` is gone when it is full.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -76,6 +81,7 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=console,
+        transient=not lasting,
         disable=not console.is_terminal,  # a log file has no use for a bar
     )
     with bar:

@@ -42,6 +42,12 @@ Device = Annotated[
 ]
 Steps = Annotated[int, typer.Option(help="Sampling steps per image.")]
 Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance; 1 is off.")]
+Scheduler = Annotated[
+    str,
+    typer.Option(
+        help="Where tasks run: threads, processes, or a Dask cluster, by tcp://host:8786 or file."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
 

@@ -9,6 +9,7 @@ import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import note, note_left_out, print_json, print_table
+from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import MetricError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def rank(
     encoder_source: options.EncoderSource = "",
     encoder_dtype: options.EncoderDtype = "float32",
     heads: options.Heads = None,
+    scheduler: options.Scheduler = "threads",
     as_json: options.Json = False,
 ) -> None:
     """Heads in order of a metric, with p-value and q-value.
@@ -68,7 +70,7 @@ def rank(
         ranking = screened = _screen([Path(path) for path in paths], *reading)[:top]
         columns, cells = _SCREENED_COLUMNS, [_screened_cells(row) for row in screened]
     else:
-        ranking = ranked = _rank_store(paths, metric, scan, picture)[:top]
+        ranking = ranked = _rank_store(paths, metric, scan, picture, scheduler)[:top]
         columns, cells = _RANKED_COLUMNS, [_ranked_cells(row) for row in ranked]
     if as_json:
         print_json([asdict(row) for row in ranking])
@@ -78,7 +80,7 @@ def rank(
 
 
 def _rank_store(
-    paths: list[str], metric: str, scan: str | None, picture: Path | None
+    paths: list[str], metric: str, scan: str | None, picture: Path | None, scheduler: str
 ) -> "list[RankedHead]":
     from attnsearch import metrics
     from attnsearch.report import head_maps
@@ -93,7 +95,8 @@ def _rank_store(
             f"scan the checkpoint first, or take --metric {_FROM_WEIGHTS}"
         )
     scans = open_scans(store, scan)
-    ranking = metrics.rank(scans, metric)
+    with opened_aggregator(scheduler) as aggregate:
+        ranking = metrics.rank(scans, metric, aggregate)
     note_left_out(scans)
     if picture is not None:
         head_maps.write(picture, scans[ranking[0].model], ranking[0].address)

@@ -7,6 +7,7 @@ import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import fail, note, print_json, print_table, progress
+from attnsearch.cli.running import opened_runner
 
 
 def verify(
@@ -15,6 +16,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop damaged blocks; the next scan redoes them.")
     ] = False,
+    scheduler: options.Scheduler = "threads",
     as_json: options.Json = False,
 ) -> None:
     """Is a store what was written? Checks every byte, and that the numbers are of attention.
@@ -31,8 +33,8 @@ def verify(
     from attnsearch import store as stores
 
     blocks = stores.count_blocks(store, scan)
-    with progress("checking", blocks, "blocks") as advance:
-        checks = stores.verify(store, scan, advance)
+    with opened_runner(scheduler) as runner, progress("checking", blocks, "blocks") as advance:
+        checks = stores.verify(store, scan, advance, runner)
     damaged = [(check.scan, finding) for check in checks for finding in check.findings]
     if as_json:
         print_json([asdict(check) for check in checks])

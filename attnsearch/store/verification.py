@@ -5,13 +5,15 @@ numbers in them against what must be true of attention. A damaged block can be d
 then sampled again by the next scan, which also puts damaged metadata right.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from dask.delayed import delayed
 
 from attnsearch.errors import StoreError
+from attnsearch.scheduling import THREADED, Advance, Runner
 from attnsearch.store.checks import wrong_numbers
 from attnsearch.store.description import describe_arrays
 from attnsearch.store.encoding import BlockCodec
@@ -77,11 +79,14 @@ def count_blocks(path: Place, name: str | None = None) -> int:
 
 
 def verify(
-    path: Place, name: str | None = None, advance: Callable[[int], None] = lambda _: None
+    path: Place,
+    name: str | None = None,
+    advance: Advance = lambda _: None,
+    runner: Runner = THREADED,
 ) -> list[ScanCheck]:
     """Check a store, or one of its scans; nothing is written.
 
-    `advance` is told of every block that was read.
+    `advance` is told of every block that was read, which `runner` does.
 
     Raises:
         StoreError: there is no store or no such scan, it cannot be read, or another version of
@@ -89,7 +94,7 @@ def verify(
     """
     storage, scans = _scans(path, name)
     with disk_errors("read", path):
-        checks = [_check(storage, scan, advance) for scan in scans]
+        checks = [_check(storage, scan, advance, runner) for scan in scans]
         # Looked at twice, since another process may have created a scan meanwhile.
         if not (_is_up_to_date(storage) or _is_up_to_date(storage)):
             stale = Finding(what=f"{METADATA_NAME} does not list the scans as they are")
@@ -187,7 +192,7 @@ def _open(storage: Storage, scan: str) -> _Scan:
     )
 
 
-def _check(storage: Storage, name: str, advance: Callable[[int], None]) -> ScanCheck:
+def _check(storage: Storage, name: str, advance: Advance, runner: Runner) -> ScanCheck:
     scan = _open(storage, name)
     if scan.ledger is None or scan.layout is None:
         return ScanCheck(scan=name, findings=scan.findings)
@@ -195,11 +200,12 @@ def _check(storage: Storage, name: str, advance: Callable[[int], None]) -> ScanC
     findings = list(scan.findings)
     for record_name, block in scan.ledger.damaged().items():
         findings.append(Finding(what=f"{record_name} is no record", block=block))
-    codec = BlockCodec(scan.layout)
-    for block, record in records.items():
-        found = _block_findings(storage, scan, scan.layout, codec, record)
-        findings += [Finding(what=what, block=block) for what in found]
-        advance(1)
+    look = delayed(_block_findings, pure=False)
+    where = delayed((storage, name, scan.layout, scan.attributes), traverse=False)
+    tasks = [look(where, record) for record in records.values()]
+    found = runner.run(tasks, delayed(list)(tasks), advance) if tasks else []
+    for block, whats in zip(records, found, strict=True):
+        findings += [Finding(what=what, block=block) for what in whats]
     rows = [scan.layout.block_slice(block) for block in records]
     return ScanCheck(
         scan=name,
@@ -212,9 +218,10 @@ def _check(storage: Storage, name: str, advance: Callable[[int], None]) -> ScanC
 
 
 def _block_findings(
-    storage: Storage, scan: _Scan, layout: ScanLayout, codec: BlockCodec, record: BlockRecord
+    where: tuple[Storage, str, ScanLayout, Mapping[str, Any]], record: BlockRecord
 ) -> list[str]:
-    files = {name: storage.read(f"{scan.name}/{name}") for name in record.files}
+    storage, scan, layout, attributes = where
+    files = {name: storage.read(f"{scan}/{name}") for name in record.files}
     different = [
         f"{name} {_difference(data, record.files[name])}"
         for name, data in files.items()
@@ -224,14 +231,14 @@ def _block_findings(
         return different
     try:
         whole = {name: data for name, data in files.items() if data is not None}
-        arrays = codec.decode(record.block, whole)
+        arrays = BlockCodec(layout).decode(record.block, whole)
     except MemoryError:
         raise
     except Exception:  # whatever decoders raise
         return ["its files cannot be decoded"]
     if np.flatnonzero(arrays[FLAGGED]).tolist() != list(record.flagged):
         return [f"{FLAGGED} is not as recorded"]
-    return wrong_numbers(layout, scan.attributes, arrays)
+    return wrong_numbers(layout, attributes, arrays)
 
 
 def _difference(data: bytes | None, mark: FileMark) -> str:

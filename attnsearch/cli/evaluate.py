@@ -28,6 +28,7 @@ def evaluate(
     Example: attnsearch evaluate model.pt --seeds 8 --sheet images.png
     """
     from attnsearch import evaluation
+    from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
     from attnsearch.report import contact_sheet
     from attnsearch.sampling import SamplerConfig
@@ -40,7 +41,7 @@ def evaluate(
             loaded,
             seeds=seeds,
             sampler=SamplerConfig(steps=steps, guidance=guidance),
-            device=options.torch_device(device),
+            device=named_device(device),
             advance=advance,
         )
     if sheet is not None:

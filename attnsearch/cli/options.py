@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnsearch.errors import ConfigError
-
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.")]
 
@@ -55,21 +53,3 @@ Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
 def store_name(store: str) -> str:
     """The last part of a folder or URL."""
     return PurePosixPath(store).name
-
-
-def torch_device(name: str) -> "torch.device":
-    """The device a user named.
-
-    Raises:
-        ConfigError: it does not exist here.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used here; try --device cpu") from error
-    return device

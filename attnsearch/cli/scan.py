@@ -1,26 +1,32 @@
 """`attnsearch scan`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import human_bytes, note, note_left_out, print_json, progress
+from attnsearch.cli.running import opened_runner
+from attnsearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from attnsearch.scanning import ScanPlan, ScanRequest, Subject
 
 
 def scan(
-    model: Annotated[
-        Path,
+    models: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="MODEL", help="A checkpoint, a PixArt .pth, or a diffusers pipeline's folder."
+            metavar="MODEL...",
+            help="Checkpoints, PixArt .pth files, or folders of diffusers pipelines.",
         ),
     ],
     store: Annotated[
         str, typer.Option(help="Store to write to, a folder or a URL; made if need be.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the scan in the store; default: the file's.")
+        str | None, typer.Option(help="Name of the scan of one model; default: the file's.")
     ] = None,
     prompts: Annotated[
         str, typer.Option(help="`grid`: all objects x relations; or a file, see above.")
@@ -47,11 +53,14 @@ def scan(
         bool, typer.Option("--dry-run", help="Print what it would take as JSON; write nothing.")
     ] = False,
     device: options.Device = "auto",
+    scheduler: options.Scheduler = "threads",
 ) -> None:
     """Sample images and keep a sketch of every map of text attention.
 
     Stopped at any time, the same command goes on where it stopped and ends with the same bytes.
-    Given several times at once, on one machine or many, the processes share the work.
+    Given several times at once, on one machine or many, the processes share the work. Models are
+    scanned one after the other, or with --scheduler by the workers of a Dask cluster: each opens a
+    model and samples some blocks of it, and what a worker that dies had begun is done by another.
 
     Prompts of a checkpoint are captions of its task, one a line. Prompts of a pipeline are free;
     mark the words to ask about by roles: `a {shape1:square} {relation:above} a {shape2:circle}`,
@@ -59,12 +68,13 @@ def scan(
 
     Example: attnsearch scan model.pt --store maps.zarr --seeds 8
 
+    Example: attnsearch scan *.pt --store maps.zarr --scheduler tcp://host:8786
+
     Example: attnsearch scan pixart-sigma/ --prompts prompts.txt --batch 2 --store maps.zarr
     """
     from attnsearch import scanning
     from attnsearch.encoders import EncoderKind
     from attnsearch.sampling import SamplerConfig
-    from attnsearch.store import open_scan
 
     reading = scanning.Reading(
         encoder=None if encoder is None else EncoderKind(encoder),
@@ -74,38 +84,97 @@ def scan(
         vae=vae,
         size=size,
     )
-    subject = scanning.open_subject(model, options.torch_device(device), reading)
-    plan = scanning.plan_scan(
-        subject,
-        name=name or scanning.scan_name(model),
-        prompts=scanning.prompts_of(subject, prompts),
-        seeds=seeds,
-        sampler=SamplerConfig(steps=steps, guidance=guidance),
-        order=basis,
-        batch=batch,
-    )
-    if dry_run:
-        cost = scanning.sketch_cost(plan, subject)
-        print_json(
-            {
-                "scan": plan.name,
-                "samples": plan.layout.samples,
-                "maps": plan.layout.maps,
-                "bytes": plan.layout.bytes,
-                "blocks": plan.layout.blocks,
-                "seconds": round(scanning.estimate_seconds(plan, subject), 1),
-                "attention_flops": cost.attention_flops,
-                "sketch_flops": cost.sketch_flops,
-                "sketch_fraction": round(cost.sketch_fraction, 3),
-                "floor_seconds": cost.floor_seconds and round(cost.floor_seconds, 6),
-            }
+    requests = [
+        scanning.ScanRequest(
+            model=model,
+            name=name or scanning.scan_name(model),
+            prompts=prompts,
+            seeds=seeds,
+            sampler=SamplerConfig(steps=steps, guidance=guidance),
+            order=basis,
+            batch=batch,
+            reading=reading,
+            device=device,
         )
-        return
+        for model in models
+    ]
+    if name is not None and len(models) > 1:
+        raise ConfigError("--name is of one model; several are called after their files")
+    names = [request.name for request in requests]
+    if doubled := {each for each in names if names.count(each) > 1}:
+        raise ConfigError(
+            f"several models would be scanned as {', '.join(sorted(doubled))}; "
+            "scan them one by one, each under a --name"
+        )
+    if dry_run:
+        costs = [_cost(*request.open()) for request in requests]
+        print_json(costs if len(costs) > 1 else costs[0])
+    elif scheduler == "threads":
+        _scan_here(requests, store)
+    else:
+        _scan_there(requests, store, scheduler)
+
+
+def _scan_here(requests: "list[ScanRequest]", store: str) -> None:
+    """One model after the other, in this process."""
+    from attnsearch import scanning
+
+    if len(requests) > 1:
+        for request in requests:
+            request.open()  # so that nothing is begun where one of them cannot be read
+    for request in requests:
+        subject, plan = request.open()
+        _announce([plan])
+        with progress("scanning", plan.layout.maps, "maps") as advance:
+            scanning.execute_plan(plan, subject, store, advance, note)
+        _conclude(plan, store)
+
+
+def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> None:
+    """All models, by the workers of a scheduler."""
+    from attnsearch import scanning
+
+    plans = [request.open()[1] for request in requests]
+    tasks = [
+        task
+        for request, plan in zip(requests, plans, strict=True)
+        for task in scanning.scan_tasks(request, plan, store)
+    ]
+    with opened_runner(scheduler) as runner, progress("scanning", len(tasks), "parts") as advance:
+        _announce(plans)
+        scanning.run_tasks(tasks, runner, advance)
+    for plan in plans:
+        _conclude(plan, store)
+
+
+def _announce(plans: "list[ScanPlan]") -> None:
+    layouts = [plan.layout for plan in plans]
     note(
-        f"{plan.layout.maps:,} maps of {plan.layout.samples} samples, "
-        f"{human_bytes(plan.layout.bytes)} before compression"
+        f"{sum(each.maps for each in layouts):,} maps of {sum(each.samples for each in layouts)} "
+        f"samples, {human_bytes(sum(each.bytes for each in layouts))} before compression"
     )
-    with progress("scanning", plan.layout.maps, "maps") as advance:
-        scanning.execute_plan(plan, subject, store, advance, note)
+
+
+def _conclude(plan: "ScanPlan", store: str) -> None:
+    from attnsearch.store import open_scan
+
     note(f"scan {plan.name} is complete in {store}")
     note_left_out({plan.name: open_scan(store, plan.name)})
+
+
+def _cost(subject: "Subject", plan: "ScanPlan") -> dict[str, Any]:
+    from attnsearch import scanning
+
+    cost = scanning.sketch_cost(plan, subject)
+    return {
+        "scan": plan.name,
+        "samples": plan.layout.samples,
+        "maps": plan.layout.maps,
+        "bytes": plan.layout.bytes,
+        "blocks": plan.layout.blocks,
+        "seconds": round(scanning.estimate_seconds(plan, subject), 1),
+        "attention_flops": cost.attention_flops,
+        "sketch_flops": cost.sketch_flops,
+        "sketch_fraction": round(cost.sketch_fraction, 3),
+        "floor_seconds": cost.floor_seconds and round(cost.floor_seconds, 6),
+    }

@@ -69,6 +69,7 @@ def train(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from attnsearch import experiments
+    from attnsearch.devices import named_device
     from attnsearch.encoders import EncoderKind
     from attnsearch.models import Objective
     from attnsearch.training import run
@@ -85,7 +86,7 @@ def train(
         seed=seed,
     )
     config = experiments.training_config(experiment)
-    target = options.torch_device(device)
+    target = named_device(device)
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("step {task.completed:,} of {task.total:,}"),

@@ -91,6 +91,7 @@ def train(
 
     Example: attnsearch zoo train experiments/*.toml --out runs --jobs 2
     """
+    from attnsearch.devices import named_device
     from attnsearch.experiments import run_all
 
     with _board([path.stem for path in experiments]) as report:
@@ -98,7 +99,7 @@ def train(
             experiments,
             out,
             jobs=jobs,
-            device=options.torch_device(device),
+            device=named_device(device),
             report=report,
         )
     for name, reason in failures.items():

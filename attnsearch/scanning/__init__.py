@@ -1,6 +1,7 @@
 """Scanning a model: plan what will be sampled and stored, then do it block by block."""
 
 from attnsearch.scanning.cost import sketch_cost
+from attnsearch.scanning.distributed import ScanRequest, run_tasks, scan_tasks
 from attnsearch.scanning.dit import DiTSubject
 from attnsearch.scanning.entry import (
     Reading,
@@ -20,6 +21,7 @@ __all__ = [
     "PipelineSubject",
     "Reading",
     "ScanPlan",
+    "ScanRequest",
     "Subject",
     "estimate_seconds",
     "execute_plan",
@@ -28,7 +30,9 @@ __all__ = [
     "prompts_of",
     "read_captions",
     "read_checkpoint",
+    "run_tasks",
     "scan",
     "scan_name",
+    "scan_tasks",
     "sketch_cost",
 ]

@@ -26,8 +26,9 @@ def execute_plan(
     store: Place,
     advance: Callable[[int], None] = lambda _: None,
     news: Callable[[str], None] = lambda _: None,
+    blocks: range | None = None,
 ) -> None:
-    """Run a plan into a store: every block that is not there yet.
+    """Run a plan into a store: every block that is not there yet, or those among some.
 
     `advance` is told the number of maps done: at once those found in the store, then block by
     block, from the thread that writes for those of this process. `news` is told in words what is
@@ -55,9 +56,10 @@ def execute_plan(
             done(block)
 
         there = writer.committed()
-        for block in there:
+        wanted = range(layout.blocks) if blocks is None else blocks
+        for block in there.intersection(wanted):
             done(block)
-        waiting = [block for block in range(layout.blocks) if block not in there]
+        waiting = [block for block in wanted if block not in there]
         told: list[int] = []
         last: Future[None] | None = None
         while waiting:

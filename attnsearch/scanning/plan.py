@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from attnsearch.devices import device_name
 from attnsearch.errors import CaptionError, ConfigError, PromptError
 from attnsearch.prompts import (
     MAX_PROMPTS,
@@ -163,8 +163,3 @@ def _caption(line: str, place: str) -> Prompt:
         return prompt_of_caption(parse(line))
     except CaptionError as error:
         raise CaptionError(f"{place}: {error}") from error
-
-
-def device_name(device: torch.device) -> str:
-    """What a store records as the hardware: the name of the GPU, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

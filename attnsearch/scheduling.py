@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, Self
 from dask.base import compute
 from dask.callbacks import Callback
 from dask.delayed import Delayed
+from threadpoolctl import threadpool_limits
 
 from attnsearch.errors import AttnsearchError, ConfigError
 
@@ -109,7 +110,8 @@ class _LocalRunner:
 
         # One at a time: by default processes are given six, whatever they are.
         more = {"chunksize": 1} if self._kind == PROCESSES else {}
-        with Callback(posttask=finished):
+        # Threads of its own that a linear algebra library starts only take turns with these.
+        with Callback(posttask=finished), threadpool_limits(1, user_api="blas"):
             (result,) = compute(whole, scheduler=self._kind, optimize_graph=False, **more)
         return result
 

@@ -1,8 +1,8 @@
 """The algebra of reductions: what is kept of maps, how two such are put together, what they say.
 
-Values are [row, *cells]: rows are samples, each of one group; cells are axes such as step, layer
-and head, some of which are dropped, that is, reduced like rows. A state holds arrays [group, *kept]
-in float64, and counts. NaN is left out and not counted.
+Values are [row, *cells]: rows are samples, those of a group beside each other; cells are axes such
+as step, layer and head, some of which are dropped, that is, reduced like rows. A state holds arrays
+[group, *kept] in float64, and counts. NaN is left out and not counted.
 
 Means and centred sums are put together by the formulas of Chan, Golub and LeVeque (1983), which
 do not lose small variances beside large means.
@@ -11,8 +11,9 @@ do not lose small variances beside large means.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce as fold
+from itertools import pairwise
 from math import prod
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,43 +24,64 @@ Floats = NDArray[np.float64]
 State = Mapping[str, NDArray[Any]]
 """What is kept; every array is [group, ...]."""
 
-_FEW_GROUPS: Final = 16
+_FEW_ROWS: Final = 4
+"""Of a group, below which a call for each group is slower than one for all."""
 SLAB_BYTES: Final = 2 * 2**20
+"""Worked on at once, so that it stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Which group every row belongs to."""
+    """The groups of rows, those of a group beside each other."""
 
-    groups: NDArray[np.intp]
-    """[row], from 0 up to `count`, each of which occurs."""
-    count: int
+    begins: NDArray[np.intp]
+    """[group] the first row of each, ascending from 0; every group has rows."""
+    end: int
+    """How many rows there are."""
 
-    def sum(self, values: NDArray[Any]) -> Floats:
-        """Sums of the rows of each group, [group, ...]."""
-        sizes = self.sizes
-        if self.count == 1:
-            return values.sum(axis=0, keepdims=True)
-        if self.count <= _FEW_GROUPS < len(self.groups):
-            member = (np.arange(self.count)[:, None] == self.groups).astype(np.float64)
-            flat = values.reshape(len(values), -1)
-            return (member @ flat).reshape(self.count, *values.shape[1:])
-        order = np.argsort(self.groups, kind="stable")
-        if sizes.max() == 1:
-            return values[order]
-        starts = np.cumsum(sizes) - sizes
-        return np.add.reduceat(values[order], starts, axis=0)
+    @classmethod
+    def of(cls, groups: NDArray[np.intp]) -> Self:
+        """Rows whose groups, given in order, are counted from 0."""
+        return cls(begins=np.flatnonzero(np.diff(groups, prepend=-1)), end=len(groups))
 
-    def fold(self, combine: np.ufunc, values: Floats) -> Floats:
-        """`combine` over the rows of each group, [group, ...]."""
-        order = np.argsort(self.groups, kind="stable")
-        sizes = self.sizes
-        return combine.reduceat(values[order], np.cumsum(sizes) - sizes, axis=0)
+    @property
+    def count(self) -> int:
+        """Groups."""
+        return len(self.begins)
 
     @property
     def sizes(self) -> NDArray[np.intp]:
         """Rows of each group."""
-        return np.bincount(self.groups, minlength=self.count)
+        return np.diff(self.begins, append=self.end)
+
+    @property
+    def groups(self) -> NDArray[np.intp]:
+        """The group of each row."""
+        return np.repeat(np.arange(self.count), self.sizes)
+
+    def slices(self) -> list[slice]:
+        """The rows of each group."""
+        return [slice(*each) for each in pairwise([*self.begins.tolist(), self.end])]
+
+    def sum(self, values: Floats) -> Floats:
+        """Sums of the rows of each group, [group, ...]."""
+        if self.count == self.end:
+            return values
+        if self.end < _FEW_ROWS * self.count:
+            return np.add.reduceat(values, self.begins, axis=0)
+        sums = np.empty((self.count, *values.shape[1:]))
+        for group, rows in enumerate(self.slices()):
+            values[rows].sum(axis=0, out=sums[group, ...])
+        return sums
+
+    def sum_squares(self, values: Floats) -> Floats:
+        """Sums of the squares of the rows of each group, [group, ...]."""
+        if self.end < _FEW_ROWS * self.count:
+            return self.sum(np.square(values))
+        sums = np.empty((self.count, *values.shape[1:]))
+        for group, rows in enumerate(self.slices()):
+            np.einsum("r...,r...->...", values[rows], values[rows], out=sums[group, ...])
+        return sums
 
 
 class Statistic(Protocol):
@@ -116,18 +138,19 @@ class Moments:
 
     @staticmethod
     def _slab(values: Floats, rows: Rows, dropped: Sequence[int]) -> State:
-        known, centred = _known(values)
         # Relative to a row of their own, the sums of squares do not cancel where means are large.
-        shift = centred[:1].copy()
-        np.subtract(centred, shift, out=centred)
-        if known is None:
+        shift = np.where(np.isfinite(values[:1]), values[:1], 0)
+        np.subtract(values, shift, out=values)
+        total = rows.sum(values)
+        if np.isfinite(total).all():
             sizes = rows.sizes.reshape(-1, *[1] * (values.ndim - 1))
-            count = np.broadcast_to(sizes, (rows.count, *values.shape[1:]))
+            count = np.broadcast_to(sizes, total.shape)
         else:
-            centred[~known] = 0
+            known = np.isfinite(values)
+            values[~known] = 0
+            total = rows.sum(values)
             count = rows.sum(known.astype(np.float64)).astype(np.int64)
-        total = rows.sum(centred)
-        squares = rows.sum(np.square(centred, out=centred))
+        squares = rows.sum_squares(values)
         divisor = np.maximum(count, 1)
         squares = np.maximum(squares - np.square(total) / divisor, 0)
         state = {"count": count, "mean": total / divisor + shift, "squares": squares}
@@ -180,7 +203,7 @@ class Covariance:
         products = np.stack(
             [
                 np.einsum("r...i,r...j->...ij", one, one, optimize=True)
-                for one in (centred[rows.groups == group] for group in range(rows.count))
+                for one in (centred[each] for each in rows.slices())
             ]
         )
         state: State = {"count": count, "mean": mean, "products": products}
@@ -222,8 +245,8 @@ class Extremes:
     def _slab(values: Floats, rows: Rows, dropped: Sequence[int]) -> State:
         axes = tuple(dropped)
         return {
-            "minimum": np.fmin.reduce(rows.fold(np.fmin, values), axis=axes),
-            "maximum": np.fmax.reduce(rows.fold(np.fmax, values), axis=axes),
+            "minimum": np.fmin.reduce(np.fmin.reduceat(values, rows.begins, axis=0), axis=axes),
+            "maximum": np.fmax.reduce(np.fmax.reduceat(values, rows.begins, axis=0), axis=axes),
         }
 
 
@@ -327,14 +350,6 @@ def _gather(
         return fold(combine, parts)
     place = axis - sum(each < axis for each in dropped)
     return {name: np.concatenate([part[name] for part in parts], axis=place) for name in parts[0]}
-
-
-def _known(values: Floats) -> tuple[NDArray[np.bool_] | None, Floats]:
-    """Which values are numbers, None if all are; the values with zeros for the others."""
-    if np.isfinite(values.sum()):
-        return None, values
-    known = np.isfinite(values)
-    return known, np.where(known, values, 0)
 
 
 def _drop_moments(state: State, dropped: Sequence[int]) -> State:

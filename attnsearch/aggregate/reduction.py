@@ -125,7 +125,9 @@ def piece_state(
 ) -> Partial:
     """The state of some samples: values [sample, ...] and the group of each."""
     groups, numbers = np.unique(codes, return_inverse=True)
-    rows = Rows(groups=numbers, count=len(groups))
+    rows = Rows.of(np.sort(numbers))
+    if (np.diff(numbers) < 0).any():
+        values = values[np.argsort(numbers, kind="stable")]
     return Partial(
         groups=groups,
         states=tuple(each.chunk(values, rows, dropped) for each in statistics),

@@ -16,14 +16,16 @@ from attnsearch.store.ledger import BlockRecord
 from attnsearch.store.schema import ArraySpec, ScanLayout
 from attnsearch.store.storage import Storage
 
-_PIECE_BYTES: Final = 128 * 2**20
+_PIECE_BYTES: Final = 256 * 2**20
 """Of all arrays of a scan. What is asked is of one branch and of few roles, a small part of it."""
 
 
 def shown_rows(layout: ScanLayout, record: BlockRecord) -> NDArray[np.int64]:
     """The samples of a block that are not flagged."""
     rows = layout.block_slice(record.block)
-    return np.delete(np.arange(rows.start, rows.stop), record.flagged)
+    samples = np.arange(rows.start, rows.stop)
+    # Scans have blocks by the thousand, few of them with a flag.
+    return np.delete(samples, record.flagged) if record.flagged else samples
 
 
 def shown_samples(layout: ScanLayout, records: Mapping[int, BlockRecord]) -> NDArray[np.int64]:
@@ -58,7 +60,9 @@ def _pieces(layout: ScanLayout, records: Mapping[int, BlockRecord]) -> tuple[int
     for number, record in records.items():
         # By number, so that a scan that grows has the chunks it had, and more.
         piece = number // blocks
-        sizes[piece] = sizes.get(piece, 0) + len(shown_rows(layout, record))
+        rows = layout.block_slice(number)
+        shown = rows.stop - rows.start - len(record.flagged)
+        sizes[piece] = sizes.get(piece, 0) + shown
     return tuple(size for size in sizes.values() if size)
 
 

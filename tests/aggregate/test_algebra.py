@@ -120,7 +120,7 @@ def test_small_variances_beside_large_means_are_kept() -> None:
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_the_state_of_nothing_changes_nothing(statistic: Statistic) -> None:
     values = maps(5, 0).to_numpy()
-    state = statistic.chunk(values, Rows(groups=np.zeros(5, np.intp), count=1), ())
+    state = statistic.chunk(values, Rows.of(np.zeros(5, np.intp)), ())
     empty = statistic.empty(state, 1)
     for pair in ((state, empty), (empty, state)):
         for name, array in statistic.combine(*pair).items():
@@ -157,7 +157,7 @@ def test_covariances_are_those_of_numpy(pieces: int, keep: tuple[str, ...]) -> N
 
 def test_covariances_need_the_axis_they_are_along() -> None:
     with pytest.raises(ConfigError, match="kept"):
-        Covariance().chunk(maps(3, 0).to_numpy(), Rows(groups=np.zeros(3, np.intp), count=1), (3,))
+        Covariance().chunk(maps(3, 0).to_numpy(), Rows.of(np.zeros(3, np.intp)), (3,))
 
 
 @given(
@@ -165,9 +165,7 @@ def test_covariances_need_the_axis_they_are_along() -> None:
 )
 def test_quantiles_are_right_to_a_bin(values: list[float], at: float) -> None:
     histogram = Histogram(low=0, high=1, bins=50)
-    state = histogram.chunk(
-        np.array(values)[:, None], Rows(groups=np.zeros(len(values), np.intp), count=1), ()
-    )
+    state = histogram.chunk(np.array(values)[:, None], Rows.of(np.zeros(len(values), np.intp)), ())
     found = histogram.quantile(state["bins"], at)
     wanted = [np.quantile(values, at, method=method) for method in ("lower", "higher")]
     assert wanted[0] - 0.02 - 1e-9 <= found[0, 0] <= wanted[1] + 0.02 + 1e-9
@@ -215,11 +213,7 @@ def test_a_partial_of_other_groups_is_put_beside() -> None:
     one, other = (
         Partial(
             groups=np.array([group]),
-            states=(
-                Moments().chunk(
-                    np.full((1, 1), group), Rows(groups=np.zeros(1, np.intp), count=1), ()
-                ),
-            ),
+            states=(Moments().chunk(np.full((1, 1), group), Rows.of(np.zeros(1, np.intp)), ()),),
         )
         for group in (7, 2)
     )

@@ -138,6 +138,7 @@ def largest_error(answer: Answer, reference: Answer) -> float:
 def answer_once(way: str, store: Path, table: Path, *, cold: bool, check: bool) -> dict[str, Any]:
     """Answer in this process, and say what it took."""
     answers: list[Answer | None] = []
+    rmtree(store / ".cache", ignore_errors=True)
     with prepared(way, store, table) as answer:
         if cold:
             forget(store / NAME)
@@ -190,8 +191,6 @@ def measure(maps: int, rounds: int, where: Path) -> tuple[list[Row], dict[str, A
             for cold in (True, False) if way in COLD else (False,):
                 if not cold:
                     RIVALS["raw"](store, table)  # from here on it is in memory
-                rmtree(store / ".cache", ignore_errors=True)
-                # What is kept changes nothing but what is measured as kept.
                 rows.append(row(layout.maps, way, store, table, cold=cold, rounds=rounds))
                 report(rows[-1:])
         plan = Aggregator().plan(open_scan(store, NAME), Attention(roles=(ROLE,)), KEEP)
@@ -235,7 +234,9 @@ def main() -> None:
     parser.add_argument(
         "--maps", type=float, nargs="+", default=[1e6, 1e7, 5e7], help="sizes of stores"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="answers of each way")
+    parser.add_argument(
+        "--rounds", type=int, nargs="+", default=[3, 3, 1], help="answers of each way, by size"
+    )
     parser.add_argument(
         "--where", type=Path, default=Path(), help="a folder on the disk that is to be measured"
     )
@@ -256,15 +257,14 @@ def main() -> None:
         return
     rows: list[Row] = []
     stores = []
-    for maps in options.maps:
-        more, facts = measure(int(maps), options.rounds, options.where)
+    for maps, rounds in zip(options.maps, options.rounds, strict=True):
+        more, facts = measure(int(maps), rounds, options.where)
         rows += more
         stores.append(facts)
     results = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),
         "versions": libraries(),
-        "settings": {"rounds": options.rounds},
         "stores": stores,
         "rows": [asdict(each) for each in rows],
     }

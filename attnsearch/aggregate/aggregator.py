@@ -76,7 +76,9 @@ class Aggregator:
         if source is None or source.storage.derived is None or plan.bytes < self.worth_keeping:
             return reduction.result(grouping, self._read(reduction, grouping.codes))
         key = tokenize(
-            _FORMAT, source.scan, source.fixed.fingerprint, quantity, keep, tuple(statistics)
+            _FORMAT,
+            (source.scan, source.fixed.fingerprint),
+            (quantity, reduction.keep, reduction.statistics),
         )
         kept = load(source.storage.derived, key)
         found = None if kept is None else _recalled(kept, source, reduction, grouping)
@@ -145,6 +147,8 @@ def _recalled(
         return None
     inside = np.isin(source.samples // source.layout.block, list(kept.blocks))
     codes, samples = grouping.codes[inside], source.samples[inside]
+    if not len(codes):
+        return None
     groups = codes[np.searchsorted(samples, kept.samples).clip(max=len(codes) - 1)]
     order = np.argsort(groups)
     # What was not computed by this very program may have any form.

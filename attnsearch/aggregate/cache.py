@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from attnsearch.aggregate.algebra import State
 from attnsearch.store.ledger import BlockRecord
 
+_HEADER_BYTES: Final = 2**24
 _ENTRY_BYTES: Final = 2**28
 _ALL_BYTES: Final = 2**30
 _DTYPES: Final = ("<f8", "<i8")
@@ -66,7 +67,7 @@ def load(folder: Path, key: str) -> Entry | None:
         if checksum != b"%08x" % crc32(rest):
             return None
         header, _, numbers = rest.partition(b"\n")
-        return _entry(json.loads(header), numbers)
+        return _entry(json.loads(header), numbers) if len(header) <= _HEADER_BYTES else None
     except (OSError, *_DAMAGED):
         return None
 

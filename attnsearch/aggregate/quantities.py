@@ -5,11 +5,12 @@ some roles is one dot product with the sketch. Of a scan that lies in a store no
 until values are computed, and then only the branch and the roles that are asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -59,21 +60,13 @@ class Functional:
 
     def inputs(self, scan: xr.Dataset) -> dict[str, xr.DataArray]:
         """See `Quantity`."""
-        return {"sketch": _attention(scan, self.roles, self.branch)[0]}
+        return {"sketch": _sketch(scan, self.roles, self.branch)}
 
     def of(self, scan: xr.Dataset) -> xr.DataArray:
         """See `Quantity`."""
-        sketch, chosen = _attention(scan, self.roles, self.branch)
-        values: xr.DataArray = xr.apply_ufunc(
-            partial(_functionals, chosen=chosen, coefficients=self.coefficients),
-            sketch,
-            input_core_dims=[[ROLE, BASIS]],
-            output_core_dims=[[FUNCTIONAL]],
-            dask="parallelized",
-            output_dtypes=[np.float32],
-            dask_gufunc_kwargs={"output_sizes": {FUNCTIONAL: self.coefficients.shape[1]}},
-        )
-        return values
+        attention = _attention(scan, self.roles, self.branch)
+        work = partial(_functionals, coefficients=self.coefficients)
+        return _mapped(work, FUNCTIONAL, self.coefficients.shape[1], attention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,20 +78,11 @@ class Attention:
 
     def inputs(self, scan: xr.Dataset) -> dict[str, xr.DataArray]:
         """See `Quantity`."""
-        return {"sketch": _attention(scan, self.roles, self.branch)[0]}
+        return {"sketch": _sketch(scan, self.roles, self.branch)}
 
     def of(self, scan: xr.Dataset) -> xr.DataArray:
         """See `Quantity`."""
-        sketch, chosen = _attention(scan, self.roles, self.branch)
-        values: xr.DataArray = xr.apply_ufunc(
-            partial(_summed, chosen=chosen),
-            sketch,
-            input_core_dims=[[ROLE, BASIS]],
-            output_core_dims=[[BASIS]],
-            dask="parallelized",
-            output_dtypes=[sketch.dtype if len(chosen) == 1 else np.float32],
-        )
-        return values.assign_coords({BASIS: scan[BASIS]}) if BASIS in scan.coords else values
+        return _attention(scan, self.roles, self.branch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,23 +104,16 @@ class RegionScore:
             raise MetricError("the scan has no regions: nothing looked for objects in its images")
         number = _places(scan, REGION, (self.region,))[0]
         return {
-            "sketch": _attention(scan, self.roles, self.branch)[0],
+            "sketch": _sketch(scan, self.roles, self.branch),
             REGION_COEFFICIENTS: scan[REGION_COEFFICIENTS].isel({REGION: number}, drop=True),
         }
 
     def of(self, scan: xr.Dataset) -> xr.DataArray:
         """See `Quantity`."""
-        _, chosen = _attention(scan, self.roles, self.branch)
-        values: xr.DataArray = xr.apply_ufunc(
-            # Only the constant function of the basis has a sum: 1 / sqrt(tokens) everywhere.
-            partial(_region_scores, chosen=chosen, tokens=float(np.prod(scan.attrs["grid"]))),
-            *self.inputs(scan).values(),
-            input_core_dims=[[ROLE, BASIS], [BASIS]],
-            output_core_dims=[[MEASURE]],
-            dask="parallelized",
-            output_dtypes=[np.float32],
-            dask_gufunc_kwargs={"output_sizes": {MEASURE: 2}},
-        )
+        weights = self.inputs(scan)[REGION_COEFFICIENTS]
+        # Only the constant function of the basis has a sum: 1 / sqrt(tokens) everywhere.
+        work = partial(_region_scores, tokens=float(np.prod(scan.attrs["grid"])))
+        values = _mapped(work, MEASURE, 2, _attention(scan, self.roles, self.branch), weights)
         return values.assign_coords({MEASURE: [TOTAL, SHARE]})
 
 
@@ -162,16 +139,58 @@ class Stored:
         return values.isel({BRANCH: _places(scan, BRANCH, (str(self.branch),))[0]}, drop=True)
 
 
-def _attention(
-    scan: xr.Dataset, roles: Sequence[str], branch: Branch
-) -> tuple[xr.DataArray, tuple[int, ...]]:
-    """The sketches of a run of roles that holds the asked ones, and where those are in it."""
+def _sketch(scan: xr.Dataset, roles: Sequence[str], branch: Branch) -> xr.DataArray:
+    """The sketches of a run of roles that holds the asked ones; of one role without that axis."""
     places = _places(scan, ROLE, roles)
-    begin, end = min(places), max(places) + 1
+    run = places[0] if len(places) == 1 else slice(min(places), max(places) + 1)
     number = _places(scan, BRANCH, (str(branch),))[0]
     # One index with nothing but numbers and slices: Dask hands no other on to what reads.
-    sketch = scan["sketch"].isel({BRANCH: number, ROLE: slice(begin, end)}, drop=True)
-    return sketch, tuple(place - begin for place in places)
+    return scan["sketch"].isel({BRANCH: number, ROLE: run}, drop=True)
+
+
+def _attention(scan: xr.Dataset, roles: Sequence[str], branch: Branch) -> xr.DataArray:
+    """The attention to some roles together, (sample, step, layer, head, basis)."""
+    sketch = _sketch(scan, roles, branch)
+    if ROLE not in sketch.dims:
+        return sketch
+    places = _places(scan, ROLE, roles)
+    total: xr.DataArray = xr.apply_ufunc(
+        partial(_summed, chosen=[place - min(places) for place in places]),
+        sketch,
+        input_core_dims=[[ROLE, BASIS]],
+        output_core_dims=[[BASIS]],
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    return total.assign_coords({BASIS: sketch[BASIS]}) if BASIS in sketch.coords else total
+
+
+def _mapped(
+    work: Callable[..., Floats],
+    dimension: str,
+    size: int,
+    attention: xr.DataArray,
+    *per_sample: xr.DataArray,
+) -> xr.DataArray:
+    """What some work makes of attention, piece by piece: another last axis in place of the basis.
+
+    `xarray.apply_ufunc` would do, but copies every piece.
+    """
+    arrays = [
+        each.data[(slice(None), *[None] * (attention.ndim - each.ndim))]
+        for each in (attention, *per_sample)
+    ]
+    data = (
+        da.map_blocks(work, *arrays, dtype=np.float32, chunks=(*arrays[0].chunks[:-1], size))
+        if isinstance(arrays[0], da.Array)
+        else work(*arrays)
+    )
+    kept = {
+        name: coordinate
+        for name, coordinate in attention.coords.items()
+        if BASIS not in coordinate.dims
+    }
+    return xr.DataArray(data, kept, (*attention.dims[:-1], dimension))
 
 
 def _places(scan: xr.Dataset, dimension: str, names: Sequence[str]) -> list[int]:
@@ -182,43 +201,37 @@ def _places(scan: xr.Dataset, dimension: str, names: Sequence[str]) -> list[int]
     return [known.index(name) for name in names]
 
 
-def _summed(sketch: NDArray[Any], *, chosen: Sequence[int]) -> NDArray[Any]:
+def _summed(sketch: NDArray[Any], *, chosen: Sequence[int]) -> Floats:
     """Attention to the chosen roles together, [..., basis], of sketches [..., role, basis]."""
-    if len(chosen) == 1:
-        return sketch[..., chosen[0], :]
-    total = sketch[..., chosen[0], :].astype(np.float32)
+    total: Floats = sketch[..., chosen[0], :].astype(np.float32)
     for place in chosen[1:]:
         total += sketch[..., place, :]
     return total
 
 
-def _functionals(
-    sketch: NDArray[Any], *, chosen: Sequence[int], coefficients: Floats
-) -> NDArray[Any]:
-    values = np.empty((*sketch.shape[:-2], coefficients.shape[1]), np.float32)
-    for rows in _slabs(sketch):
-        attention = _summed(sketch[rows], chosen=chosen).astype(np.float32, copy=False)
-        np.matmul(attention, coefficients, out=values[rows])
+def _functionals(attention: NDArray[Any], *, coefficients: Floats) -> Floats:
+    values = np.empty((*attention.shape[:-1], coefficients.shape[1]), np.float32)
+    for rows in _slabs(attention):
+        part = attention[rows].astype(np.float32, copy=False)
+        np.matmul(part, coefficients, out=values[rows])
     return values
 
 
-def _region_scores(
-    sketch: NDArray[Any], weights: Floats, *, chosen: Sequence[int], tokens: float
-) -> NDArray[Any]:
-    values = np.empty((*sketch.shape[:-2], 2), np.float32)
+def _region_scores(attention: NDArray[Any], weights: NDArray[Any], *, tokens: float) -> Floats:
+    values = np.empty((*attention.shape[:-1], 2), np.float32)
     # Weights [sample, basis] come with axes for what they do not depend on, all of length 1.
     weights = weights.reshape(len(weights), -1)
     mass = weights[:, 0] * np.sqrt(np.float32(tokens))
-    for rows in _slabs(sketch):
-        attention = _summed(sketch[rows], chosen=chosen).astype(np.float32, copy=False)
-        flat = attention.reshape(len(attention), -1, attention.shape[-1])
-        total = np.matmul(flat, weights[rows, :, None]).reshape(attention.shape[:-1])
+    for rows in _slabs(attention):
+        part = attention[rows].astype(np.float32, copy=False)
+        flat = part.reshape(len(part), -1, part.shape[-1])
+        total = np.matmul(flat, weights[rows, :, None]).reshape(part.shape[:-1])
         values[rows, ..., 0] = total
         values[rows, ..., 1] = total / mass[rows].reshape(-1, *[1] * (total.ndim - 1))
     return values
 
 
-def _slabs(sketch: NDArray[Any]) -> list[slice]:
+def _slabs(attention: NDArray[Any]) -> list[slice]:
     """Rows of samples that are worked on together."""
-    samples = max(1, _SLAB_NUMBERS * len(sketch) // max(1, sketch.size))
-    return [slice(begin, begin + samples) for begin in range(0, len(sketch), samples)]
+    samples = max(1, _SLAB_NUMBERS * len(attention) // max(1, attention.size))
+    return [slice(begin, begin + samples) for begin in range(0, len(attention), samples)]

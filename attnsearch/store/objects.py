@@ -9,17 +9,23 @@ come from the environment, as obstore finds them.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from errno import EIO
 from functools import partial
 from pathlib import Path
 from time import sleep
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attnsearch.errors import StoreError
 from attnsearch.store.storage import LOCK, WRITING, Holder
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
 _AT_ONCE: Final = 16
 _LOOK_AGAIN_SECONDS: Final = 0.5
+_RETRIES: Final["RetryConfig"] = {"max_retries": 7, "retry_timeout": timedelta(minutes=1)}
+"""A server that stumbles has a quarter of a minute to get up; a wrong address is told soon."""
 
 
 class ObjectStorage:
@@ -34,6 +40,10 @@ class ObjectStorage:
 
     def __str__(self) -> str:
         return self._url
+
+    def __reduce__(self) -> tuple[Callable[[str], "ObjectStorage"], tuple[str]]:
+        # Processes elsewhere have credentials of their own.
+        return object_storage, (self._url,)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of an object; None where there is none."""
@@ -172,7 +182,7 @@ def object_storage(url: str) -> ObjectStorage:
     except ImportError as error:
         raise StoreError(f'{url} needs obstore: pip install "attnsearch[objects]"') from error
     try:
-        return ObjectStorage(from_url(url), url)
+        return ObjectStorage(from_url(url, retry_config=_RETRIES), url)
     except (BaseError, ValueError) as error:
         raise StoreError(f"{url} is no place for a store: {_first_line(error)}") from error
 

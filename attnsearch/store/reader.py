@@ -97,13 +97,21 @@ class Source:
 
 
 def source_of(dataset: xr.Dataset, arrays: Collection[str]) -> Source | None:
-    """Where a dataset comes from; None if some arrays of it are not as they were opened."""
+    """Where a dataset comes from; None if some arrays of it, or its axes, are not as opened.
+
+    Coordinates of samples may be.
+    """
     source, names = dataset.encoding.get(_SOURCE), dataset.encoding.get(_NAMES, {})
     if not isinstance(source, Source):
         return None
     # The name of a Dask array is another as soon as anything is done to it.
     same = all(getattr(dataset[name].data, "name", None) == names[name] for name in arrays)
-    return source if same else None
+    same = same and all(
+        name in dataset.coords and np.array_equal(dataset[name].to_numpy(), described.values)
+        for name, described in source.arrays.items()
+        if described.values is not None and SAMPLE not in described.dimensions
+    )
+    return source if same and source.attributes.items() <= dataset.attrs.items() else None
 
 
 def scan_names(path: Place) -> list[str]:

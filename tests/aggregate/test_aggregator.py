@@ -1,11 +1,13 @@
 """What was computed once is not read again, and never answers for anything else."""
 
+import json
 import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -172,8 +174,10 @@ def test_a_block_that_was_damaged_and_done_again_counts_once(
         lambda scan: scan.isel(step=[1]),
         lambda scan: scan.assign(sketch=2 * scan["sketch"]),
         lambda scan: scan.assign_coords(relation=("sample", scan["relation"].to_numpy()[::-1])),
+        lambda scan: scan.assign_coords(role=scan["role"].to_numpy()[::-1]),
+        lambda scan: scan.assign_attrs(grid=[1, 1]),
     ],
-    ids=["samples", "steps", "values", "groups"],
+    ids=["samples", "steps", "values", "groups", "roles", "attributes"],
 )
 def test_another_scan_is_not_answered_for(
     store: Path, aggregate: Aggregator, change: Callable[[xr.Dataset], xr.Dataset]
@@ -205,6 +209,31 @@ def test_an_entry_that_is_damaged_is_none(store: Path, aggregate: Aggregator) ->
         entry.write_bytes(bad)
         xr.testing.assert_identical(aggregate(open_scan(store), RELATION, KEEP), first)
         assert entry.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("blocks", []),
+        ("blocks", [[0, 5]]),
+        ("blocks", None),
+        ("arrays", []),
+        ("arrays", [["samples", "<i8", [-1]]]),
+        ("arrays", [["samples", "<i8", [2**60]]]),
+        ("arrays", [["samples", "O", [1]]]),
+        ("arrays", [["samples", "<i8", [1, 1]], ["0.mean", "<f8", [1]]]),
+        ("together", ""),
+    ],
+)
+def test_an_entry_that_claims_what_cannot_be_is_none(
+    store: Path, aggregate: Aggregator, field: str, value: object
+) -> None:
+    first = aggregate(open_scan(store), RELATION, KEEP)
+    (entry,) = (store / ".cache").iterdir()
+    _, header, numbers = entry.read_bytes().split(b"\n", 2)
+    rest = json.dumps(json.loads(header) | {field: value}).encode() + b"\n" + numbers
+    entry.write_bytes(b"%08x\n" % crc32(rest) + rest)  # with the right checksum
+    xr.testing.assert_identical(aggregate(open_scan(store), RELATION, KEEP), first)
 
 
 def test_an_entry_of_another_form_is_none(store: Path, aggregate: Aggregator) -> None:

@@ -1,9 +1,16 @@
 """A scan of random attention, the same in every process."""
 
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -140,3 +147,38 @@ def scan() -> SyntheticScan:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store.zarr"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks as S3 does and keeps everything in memory."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        address = f"http://127.0.0.1:{port}"
+        while server.poll() is None:
+            with suppress(OSError), urlopen(f"{address}/moto-api/"):
+                break
+            time.sleep(0.05)
+        assert server.poll() is None
+        yield address
+        server.terminate()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a bucket of its own, which the environment leads to."""
+    bucket = f"b{uuid4()}"
+    with urlopen(Request(f"{s3_server}/{bucket}", method="PUT")):
+        pass
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{bucket}"

@@ -16,11 +16,13 @@ from attnsearch.store.objects import ObjectStorage, object_storage
 from attnsearch.store.storage import Holder
 
 
-@pytest.fixture(params=["folder", "memory", "file"])
+@pytest.fixture(params=["folder", "memory", "file", "s3"])
 def place(request, tmp_path, monkeypatch):
     """Where a store is to be: a folder, or a URL."""
     if request.param == "folder":
         return tmp_path / "store"
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3')}/some/prefix"
     obstore = pytest.importorskip("obstore.store")
     made = {
         "memory": obstore.MemoryStore,

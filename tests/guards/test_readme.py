@@ -74,3 +74,23 @@ def test_promises_are_quoted_as_measured():
         taken = "-" if row["seconds"] is None else f"{1000 * row['seconds']['median']:.0f}"
         forced = "-" if row["forced"] is None else row["forced"]
         assert f"| {row['backend']} | {taken} | {forced} |" in page
+
+
+def test_what_an_answer_takes_is_quoted_as_measured():
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8").splitlines()
+    results = _result("aggregate-cpu.json")
+    sizes = [store["maps"] for store in results["stores"]]
+    assert sum(f"| {' | '.join(f'{size:,}' for size in sizes)} |" in line for line in page) == 1
+    for way, cold in {(row["way"], row["cold"]) for row in results["rows"]}:
+        cells = []
+        for size in sizes:
+            row = next(
+                row
+                for row in results["rows"]
+                if (row["maps"], row["way"], row["cold"]) == (size, way, cold)
+            )
+            seconds = sorted(each["seconds"] for each in row["rounds"])
+            cells.append(f"{seconds[len(seconds) // 2]:.2f}" if seconds else row["refused"])
+            peak = max((each["peak_bytes"] for each in row["rounds"]), default=0) / 2**20
+        label = f"{way}, from disk" if cold else way
+        assert f"| {label} | {' | '.join(cells)} | {peak:,.0f} |" in page

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from attnsearch.errors import AttnsearchError as AttnsearchError
     from attnsearch.evaluation import evaluate as evaluate
     from attnsearch.metrics import Template as Template
-    from attnsearch.metrics import ask as ask
+    from attnsearch.metrics import View as View
     from attnsearch.metrics import rank as rank
     from attnsearch.models import load_checkpoint as load_checkpoint
     from attnsearch.prompts import Prompt as Prompt
@@ -27,7 +27,7 @@ _HOMES: Final = {
     "HeadAddress": "axes",
     "Prompt": "prompts",
     "Template": "metrics",
-    "ask": "metrics",
+    "View": "metrics",
     "capture": "capturing.live",
     "evaluate": "evaluation",
     "load_checkpoint": "models",

@@ -10,12 +10,12 @@ from _models_pipeline import GUIDANCE, INPUTS, PIPELINE, TOP, Size, Work
 from _models_variants import Variant
 from torch import Tensor
 
-from attnsearch import encoders
+from attnsearch import encoders, metrics
+from attnsearch.aggregate import Aggregator
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, Site
 from attnsearch.capturing import SketchRecord, capture
 from attnsearch.encoders import EncoderKind, EncoderSpec
-from attnsearch.metrics import rank
-from attnsearch.metrics.relational import relational_by_step, token_positions
+from attnsearch.metrics.meaning import token_positions
 from attnsearch.prompts import Prompt, prompt_of_caption
 from attnsearch.sampling import SamplerConfig, Schedule
 from attnsearch.scanning import execute_plan, plan_scan
@@ -162,11 +162,13 @@ class Scan(Variant):
 
     def scores(self, folder: Path) -> Tensor:
         """[layer, head]."""
-        return torch.from_numpy(relational_by_step(open_scan(folder / STORE)).mean(axis=0))
+        scan = open_scan(folder / STORE)
+        found = metrics.head_scores(STORE, scan, metrics.parse("relational"), Aggregator())
+        return torch.from_numpy(found.score.reshape(scan.sizes["layer"], -1))
 
     def ranking(self, folder: Path) -> list[str]:
         """Addresses of the best heads by `attnsearch rank`, which tests every head too."""
-        ranked = rank(open_scans(folder / STORE), "relational")
+        ranked = metrics.rank(open_scans(folder / STORE), "relational")
         return [str(head.address) for head in ranked[:TOP]]
 
 

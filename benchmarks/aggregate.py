@@ -88,7 +88,7 @@ def rank(store: Path) -> None:
 
 def ask(store: Path) -> None:
     """`attnsearch ask`, without what Python takes to start."""
-    metrics.ask(open_scans(store), metrics.Template.parse("object1 -> relation"))
+    metrics.rank(open_scans(store), "object1 -> relation")
 
 
 @contextmanager

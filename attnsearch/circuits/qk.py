@@ -21,7 +21,7 @@ from attnsearch.axes import RELATIONS, ROLES
 from attnsearch.circuits.contract import QueryKeyModel
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import MetricError
-from attnsearch.metrics.relational import token_positions
+from attnsearch.metrics.meaning import token_positions
 from attnsearch.task.captions import Caption
 
 Floats = npt.NDArray[np.float64]

@@ -48,8 +48,9 @@ from attnsearch.circuits.pixart import PixArtCircuit
 from attnsearch.circuits.qk import Floats, relation_maps
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import ConfigError
+from attnsearch.metrics.inference import DRAWS
+from attnsearch.metrics.meaning import random_meaning_p, token_positions
 from attnsearch.metrics.ranking import benjamini_hochberg
-from attnsearch.metrics.relational import random_meaning_p, token_positions
 from attnsearch.models import Checkpoint
 from attnsearch.models.pipelines import role_tokens
 from attnsearch.prompts import prompt_of_caption
@@ -175,6 +176,7 @@ def qk_relational(
         dipoles,
         _targets(captions, model.grid),
         counts / counts.sum(axis=1, keepdims=True),
+        DRAWS,
         np.random.default_rng(seed),
     )
     return align(selective, model.grid), p_values

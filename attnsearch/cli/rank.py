@@ -1,15 +1,14 @@
 """`attnsearch rank`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from attnsearch.cli import options
-from attnsearch.cli.console import note, note_left_out, print_json, print_table
-from attnsearch.cli.running import opened_aggregator
+from attnsearch.cli import heads, options
+from attnsearch.cli.console import note, print_json, print_table
 from attnsearch.errors import MetricError
 
 if TYPE_CHECKING:
@@ -21,32 +20,41 @@ _FROM_WEIGHTS: Final = "qk-relational"
 
 def rank(
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="STORE|MODEL",
             help="A store written by scan; for qk-relational one or more models.",
         ),
-    ],
+    ] = None,
     metric: Annotated[
-        str, typer.Option(help="What to rank by: relational or qk-relational.")
+        str, typer.Option(help="What to rank by: a metric, or a question as of ask.")
     ] = "relational",
+    list_metrics: Annotated[bool, typer.Option("--list", help="Print the metrics.")] = False,
     top: options.Top = 10,
     scan: options.Scan = None,
+    over: heads.Over = "mean",
+    noise: heads.Noise = None,
+    where: heads.Where = None,
+    by: heads.By = None,
+    output: heads.Output = None,
+    as_map: heads.Grid = False,
     picture: Annotated[
         Path | None, typer.Option(help="Also write the best head's maps over the steps (PNG).")
     ] = None,
     encoder: options.Encoder = None,
     encoder_source: options.EncoderSource = "",
     encoder_dtype: options.EncoderDtype = "float32",
-    heads: options.Heads = None,
+    channel_heads: options.Heads = None,
     scheduler: options.Scheduler = "threads",
     as_json: options.Json = False,
 ) -> None:
-    """Heads in order of a metric, with p-value and q-value.
+    """Heads in order of a metric, with interval, p-value, and p adjusted for the number of heads.
 
     relational: does the map of the relation words move to where the asked relation puts object 1
-    (positive) or object 2 (negative)? In [-1, 1]; the interval is a bootstrap over prompts, the
-    p-value compares with relation words of random meaning, q is p adjusted for the number of heads.
+    (positive) or object 2 (negative)? In [-1, 1]. `--list` has the others, docs/metrics.md their
+    formulas. Intervals are over prompts; p compares with labels that mean nothing; q is p adjusted
+    for the false discovery rate, family p for the chance of any false finding. Scans that were
+    made with `scan --control` are not ranked, but what they score is said.
 
     qk-relational: the same question put to the weights of models, without sampling. The logits of
     position against relation words are compared with a ramp along the relation: cosine in [-1, 1]
@@ -55,37 +63,82 @@ def rank(
 
     Example: attnsearch rank maps.zarr --metric relational --top 5
 
+    Example: attnsearch rank maps.zarr --metric object --noise 0.0:0.7 --over peak
+
     Example: attnsearch rank model.pt --metric qk-relational
     """
-    from attnsearch import metrics
-
-    known = sorted([*metrics.METRICS, _FROM_WEIGHTS])
-    if metric not in known:
-        raise MetricError(f"unknown metric {metric!r}; known: {', '.join(known)}")
-    ranking: Sequence[RankedHead | ScreenedHead]
-    if metric == _FROM_WEIGHTS:
-        if scan is not None or picture is not None:
-            raise MetricError(f"--scan and --picture need a store; {metric} reads models")
-        reading = (encoder, encoder_source, encoder_dtype, heads)
-        ranking = screened = _screen([Path(path) for path in paths], *reading)[:top]
-        columns, cells = _SCREENED_COLUMNS, [_screened_cells(row) for row in screened]
-    else:
-        ranking = ranked = _rank_store(paths, metric, scan, picture, scheduler)[:top]
-        columns, cells = _RANKED_COLUMNS, [_ranked_cells(row) for row in ranked]
-    if as_json:
-        print_json([asdict(row) for row in ranking])
+    if list_metrics:
+        _print_metrics(as_json=as_json)
         return
-    source = options.store_name(paths[0]) if len(paths) == 1 else f"{len(paths)} checkpoints"
-    print_table(columns, cells, title=f"{metric} heads of {source}", words=["model"])
+    if not paths:
+        raise MetricError("name a store, or models; or --list the metrics")
+    view = heads.view_of(over, noise, where, by)
+    heads.check_output(output)
+    if metric != _FROM_WEIGHTS:
+        from attnsearch import metrics
+
+        asked = metrics.parse(metric)
+        store = _only_store(paths, metric)
+        ranking, control = heads.score_store(store, scan, asked, view, scheduler)
+        if picture is not None:
+            _draw(picture, store, ranking[0])
+        heads.show(
+            ranking,
+            control,
+            title=f"{metric} heads of {heads.source_of(paths)}",
+            view=view,
+            top=top,
+            output=output,
+            as_map=as_map,
+            as_json=as_json,
+        )
+        return
+    of_stores = (scan, picture, noise, where, by, output)
+    if any(each is not None for each in of_stores) or as_map:
+        raise MetricError(
+            f"--scan, --picture, --noise, --where, --by, --output and --map need a store; {metric} "
+            "reads models"
+        )
+    reading = (encoder, encoder_source, encoder_dtype, channel_heads)
+    screened = _screen([Path(path) for path in paths], *reading)[:top]
+    if as_json:
+        print_json([asdict(row) for row in screened])
+        return
+    print_table(
+        _SCREENED_COLUMNS,
+        [_screened_cells(row) for row in screened],
+        title=f"{metric} heads of {heads.source_of(paths)}",
+        words=["model"],
+    )
 
 
-def _rank_store(
-    paths: list[str], metric: str, scan: str | None, picture: Path | None, scheduler: str
-) -> "list[RankedHead]":
-    from attnsearch import metrics
-    from attnsearch.report import head_maps
-    from attnsearch.store import open_scans
+def _print_metrics(*, as_json: bool) -> None:
+    from attnsearch.metrics import METRICS
 
+    if as_json:
+        print_json(
+            [
+                {
+                    "metric": name,
+                    "summary": metric.summary,
+                    "unit": metric.unit,
+                    "low": metric.low if isfinite(metric.low) else None,
+                    "high": metric.high if isfinite(metric.high) else None,
+                }
+                for name, metric in METRICS.items()
+            ]
+        )
+        return
+    rows = [
+        [name, f"{metric.low:g} to {metric.high:g} {metric.unit}".strip(), metric.summary]
+        for name, metric in METRICS.items()
+    ]
+    rows.append([_FROM_WEIGHTS, "logits", "The relational question, put to the weights of models."])
+    columns = ["metric", "range", "question"]
+    print_table(columns, rows, title="metrics", words=columns)
+
+
+def _only_store(paths: list[str], metric: str) -> str:
     store, *others = paths
     if others:
         raise MetricError(f"{metric} ranks the scans of one store, not {len(paths)} paths")
@@ -94,14 +147,15 @@ def _rank_store(
             f"{metric} needs a store of maps and {store} is a file; "
             f"scan the checkpoint first, or take --metric {_FROM_WEIGHTS}"
         )
-    scans = open_scans(store, scan)
-    with opened_aggregator(scheduler) as aggregate:
-        ranking = metrics.rank(scans, metric, aggregate)
-    note_left_out(scans)
-    if picture is not None:
-        head_maps.write(picture, scans[ranking[0].model], ranking[0].address)
-        note(f"maps of {ranking[0].address}: {picture}")
-    return ranking
+    return store
+
+
+def _draw(picture: Path, store: str, best: "RankedHead") -> None:
+    from attnsearch.report import head_maps
+    from attnsearch.store import open_scan
+
+    head_maps.write(picture, open_scan(store, best.model), best.address)
+    note(f"maps of {best.address}: {picture}")
 
 
 def _screen(
@@ -143,24 +197,6 @@ def _screen(
             for name, path in zip(names, paths, strict=True)
         }
     )
-
-
-_RANKED_COLUMNS: Final = (
-    "rank", "model", "head", "score", "95 % interval", "p", "q", "peak step",
-)  # fmt: skip
-
-
-def _ranked_cells(row: "RankedHead") -> list[str]:
-    return [
-        str(row.rank),
-        row.model,
-        str(row.address),
-        f"{row.score:+.3f}",
-        f"{row.ci_low:+.3f} to {row.ci_high:+.3f}",
-        f"{row.p_value:.2g}",
-        f"{row.q_value:.2g}",
-        str(row.peak_step),
-    ]
 
 
 _SCREENED_COLUMNS: Final = (

@@ -49,6 +49,9 @@ def scan(
     encoder_dtype: options.EncoderDtype = "float32",
     heads: options.Heads = None,
     vae: Annotated[Path | None, typer.Option(help="Folder of the VAE of a latent model.")] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Shuffle the weights of checkpoints, see above.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take as JSON; write nothing.")
     ] = False,
@@ -65,6 +68,9 @@ def scan(
     Prompts of a checkpoint are captions of its task, one a line. Prompts of a pipeline are free;
     mark the words to ask about by roles: `a {shape1:square} {relation:above} a {shape2:circle}`,
     one a line, or as JSON lines with character spans. Without marks every word is a role.
+
+    With --control the weights are shuffled within every tensor, and the scan is called after the
+    model with `-control`. rank and ask say what the heads of such scans score, beside the others.
 
     Example: attnsearch scan model.pt --store maps.zarr --seeds 8
 
@@ -83,11 +89,12 @@ def scan(
         heads=heads,
         vae=vae,
         size=size,
+        control=control,
     )
     requests = [
         scanning.ScanRequest(
             model=model,
-            name=name or scanning.scan_name(model),
+            name=name or scanning.scan_name(model, control=control),
             prompts=prompts,
             seeds=seeds,
             sampler=SamplerConfig(steps=steps, guidance=guidance),

@@ -68,12 +68,11 @@ def ranking(store: Path) -> dict[str, Any]:
     scan = open_scan(store)
     rows = _ranked(scan)
     best = rows[0]
-    by_step = metrics.relational_by_step(scan)[:, best["layer"], best["head"]]
     return {
         "metric": METRIC,
         "samples": scan.sizes["sample"],
         "heads": rows,
-        "best_head_by_step": [float(score) for score in by_step],
+        "best_head_by_step": list(best["profile"]),
     }
 
 

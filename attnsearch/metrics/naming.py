@@ -6,7 +6,7 @@ import xarray as xr
 from attnsearch.aggregate import Attention, Quantity, RegionScore, Stored
 from attnsearch.axes import SAMPLE, STEP, Branch
 from attnsearch.errors import MetricError
-from attnsearch.metrics.templates import Template
+from attnsearch.metrics.questions import Template
 
 
 def quantity_called(text: str, scan: xr.Dataset, branch: Branch = Branch.COND) -> Quantity:

@@ -61,6 +61,8 @@ class Checkpoint:
     """What a resumed training needs besides; absent from a published checkpoint."""
     digest: str = ""
     """SHA-256 of the file it was read from."""
+    control: bool = False
+    """Whether the weights are `shuffled`."""
 
     def build(self) -> DiT:
         """The averaged model, ready to sample from.
@@ -84,6 +86,20 @@ class Checkpoint:
         """
         halved = {name: tensor.half() for name, tensor in self.average.items()}
         return replace(self, weights={}, average=halved, training_state=None, digest="")
+
+    def shuffled(self, seed: int = 0) -> "Checkpoint":
+        """A control: in every tensor the same numbers in random order, so that nothing is learned.
+
+        Unlike a fresh model it has maps as sharp, and residuals as large, as the trained one.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        average = {
+            name: tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].reshape(
+                tensor.shape
+            )
+            for name, tensor in sorted(self.average.items())
+        }
+        return replace(self, weights={}, average=average, training_state=None, control=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,6 +107,7 @@ class DiTSubject:
         checkpoint = self.checkpoint
         return {
             "checkpoint_sha256": checkpoint.digest,
+            **({"control": "shuffled weights"} if checkpoint.control else {}),
             "training_step": checkpoint.step,
             "encoder": str(checkpoint.encoder.kind),
             "objective": str(checkpoint.objective),

@@ -48,6 +48,8 @@ class Reading:
     """Finds regions in a pipeline's images."""
     regions: tuple[str, ...] = ()
     """Their names."""
+    control: bool = False
+    """Shuffle the weights of a checkpoint, for a scan that others are compared with."""
 
     def __post_init__(self) -> None:
         if self.encoder is None and (self.encoder_source or self.heads is not None):
@@ -62,6 +64,8 @@ def open_subject(path: Path, device: torch.device, reading: Reading | None = Non
     """
     told = reading or Reading()
     if is_pipeline(path):
+        if told.control:
+            raise ConfigError(f"{path} is a pipeline; controls are made of checkpoints")
         if told.encoder is not None or told.vae is not None:
             raise ConfigError(f"{path} is a pipeline and brings its own encoder and VAE")
         return PipelineSubject(
@@ -84,14 +88,16 @@ def read_checkpoint(path: Path, reading: Reading) -> Checkpoint:
         AttnsearchError: it cannot be read, or is of another kind.
     """
     if reading.encoder is None:
-        return load_checkpoint(path)
-    return load_pixart(
-        path,
-        encoder=reading.encoder,
-        source=reading.encoder_source,
-        dtype=reading.encoder_dtype,
-        heads=reading.heads,
-    )
+        checkpoint = load_checkpoint(path)
+    else:
+        checkpoint = load_pixart(
+            path,
+            encoder=reading.encoder,
+            source=reading.encoder_source,
+            dtype=reading.encoder_dtype,
+            heads=reading.heads,
+        )
+    return checkpoint.shuffled() if reading.control else checkpoint
 
 
 def prompts_of(subject: Subject, source: str) -> list[Prompt]:
@@ -133,7 +139,7 @@ def scan(
     subject = open_subject(path, device or torch.device("cpu"), reading)
     plan = plan_scan(
         subject,
-        name=name or scan_name(path),
+        name=name or scan_name(path, control=reading is not None and reading.control),
         prompts=prompts_of(subject, prompts),
         seeds=seeds,
         sampler=sampler or SamplerConfig(),
@@ -143,9 +149,10 @@ def scan(
     execute_plan(plan, subject, store)
 
 
-def scan_name(path: Path) -> str:
+def scan_name(path: Path, *, control: bool = False) -> str:
     """The default name of a model's scan: its file's, or its folder's for a run's files."""
     if path.is_dir():
         return path.resolve().name
     generic = path.stem in ("model", "checkpoint")
-    return path.resolve().parent.name if generic else path.stem
+    name = path.resolve().parent.name if generic else path.stem
+    return f"{name}-control" if control else name

@@ -1,10 +1,9 @@
-"""From the samples of a block to its arrays: paint, sketch, judge; in fewer at once if need be.
+"""From the samples of a block to its arrays: paint, sketch, judge.
 
 Nothing here knows a disk. A sample of which any number is not finite is flagged here, and the
 others of its block are as they would be without it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,73 +20,27 @@ from attnsearch.store import FLAGGED, ScanLayout
 from attnsearch_kernels import dct2
 
 
-class Painter:
-    """Paints blocks of a plan.
+def paint(plan: ScanPlan, subject: Subject, rows: slice) -> Arrays:
+    """Every stored array for some samples, painted together.
 
-    Where the device has no memory for all samples of a block at once, they are painted in halves,
-    and so on, provided that this changes no bit of them; that is tried on the spot, since a scan
-    is continued by whoever comes and must not depend on the memory that was free.
+    Fewer at once would have other last bits on most devices, in ways that cannot be tried without
+    the memory for all, and a scan must not depend on the memory that was free.
+
+    Raises:
+        ConfigError: there is no memory for them; or the model is not called once a step.
     """
-
-    def __init__(self, plan: ScanPlan, subject: Subject, news: Callable[[str], None]) -> None:
-        """`news` is told when fewer samples are painted at once."""
-        self._plan = plan
-        self._subject = subject
-        self._news = news
-        self._most = plan.layout.block
-
-    def paint(self, rows: slice) -> Arrays:
-        """Every stored array for some samples.
-
-        Raises:
-            ConfigError: there is no memory for one sample, or painting fewer at once would change
-                the result; or the model is not called once a step.
-        """
-        while True:
-            painted = self._paint_in(rows, self._most)
-            if painted is not None:
-                return painted
-            self._most = self._fewer(slice(rows.start, min(rows.start + self._most, rows.stop)))
-
-    def _fewer(self, rows: slice) -> int:
-        """How many samples to paint at once where there is no memory for these."""
-        count = rows.stop - rows.start
-        if count == 1:
-            raise ConfigError(
-                "the device has no memory for one sample; take another --device or a smaller --size"
-            )
-        half = -(-count // 2)
-        first = slice(rows.start, rows.start + half)
-        whole = self._paint_in(first, half)
-        if whole is None:
-            return self._fewer(first)
-        halved = None if half == 1 else self._paint_in(first, -(-half // 2))
-        if halved is None or not _same_bits(whole, halved):
-            raise ConfigError(
-                f"the device has no memory for {count} samples at once, and with fewer their last "
-                f"bits would be others; free its memory, or scan with --batch {half} under "
-                "another --name"
-            )
-        self._news(f"no memory for {count} samples at once; painting {half}")
-        return half
-
-    def _paint_in(self, rows: slice, most: int) -> Arrays | None:
-        """Paint samples, so many at once at most; None where there is no memory for that."""
-        starts = range(rows.start, rows.stop, most)
-        try:
-            pieces = [
-                _paint(self._plan, self._subject, slice(start, min(start + most, rows.stop)))
-                for start in starts
-            ]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        # Not while the error is handled: until then it holds on to what was allocated.
-        if self._subject.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+    try:
+        return _paint(plan, subject, rows)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    count = rows.stop - rows.start
+    raise ConfigError(
+        f"the device has no memory for {count} samples at once; free its memory, or scan with "
+        f"--batch {-(-count // 2)} under another --name"
+        if count > 1
+        else "the device has no memory for one sample; take another --device or a smaller --size"
+    )
 
 
 def _paint(plan: ScanPlan, subject: Subject, rows: slice) -> Arrays:
@@ -111,10 +64,6 @@ def _paint(plan: ScanPlan, subject: Subject, rows: slice) -> Arrays:
 def _finite(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
     """Whether all numbers of a sample are, [sample]."""
     return np.isfinite(values).reshape(len(values), -1).all(axis=1)
-
-
-def _same_bits(first: Arrays, second: Arrays) -> bool:
-    return all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
 def _thumbnails(pixels: Pixels, canvas: tuple[int, int]) -> npt.NDArray[np.uint8]:

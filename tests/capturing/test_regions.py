@@ -9,7 +9,6 @@ import attnsearch
 from attnsearch.aggregate import basis_of
 from attnsearch.capturing.regions import pool, pool_regions
 from attnsearch.errors import ConfigError, MetricError
-from attnsearch.metrics import Template
 from attnsearch.prompts import parse_template
 
 PROMPTS = [
@@ -78,11 +77,11 @@ def test_a_template_is_answered_from_the_regions(recorded):
     np.testing.assert_allclose(
         scan["region_coefficients"][:, 0], np.tile(basis_of(scan) @ top, (2, 1)), atol=1e-6
     )
-    for answer in attnsearch.ask({"m": scan}, Template.parse("object1 -> relation")):
+    for answer in attnsearch.rank({"m": scan}, "total(object1 -> relation)"):
         head = scan["sketch"].sel(branch="cond", role="relation").astype("float64")
         maps = head.isel(layer=answer.layer, head=answer.head).to_numpy() @ basis_of(scan)
-        assert answer.total == pytest.approx((maps @ top).mean(), rel=1e-3)
-        assert answer.samples == 2
+        assert answer.score == pytest.approx((maps @ top).mean(), rel=1e-3)
+        assert answer.prompts == 2
 
 
 def test_saved_masks_are_the_same_as_a_function(recorded):
@@ -106,8 +105,8 @@ def test_what_is_not_found_is_nan_and_left_out_of_answers(recorded):
     scan = record.scan(images=images, regions=lambda image, prompt: next(found))
     missing = np.isnan(scan["region_coefficients"]).all("basis").to_numpy()
     assert missing.tolist() == [[False, False], [True, True]]
-    answers = attnsearch.ask({"m": scan}, Template.parse("object2 -> shape2"))
-    assert {answer.samples for answer in answers} == {1}
+    answers = attnsearch.rank({"m": scan}, "object2 -> shape2")
+    assert {answer.prompts for answer in answers} == {1}
 
 
 def test_saved_masks_may_be_nan_where_missing(recorded):
@@ -121,7 +120,7 @@ def test_saved_masks_may_be_nan_where_missing(recorded):
 def test_without_regions_templates_say_what_is_missing(recorded):
     record, _ = recorded
     with pytest.raises(MetricError, match="nothing looked for objects"):
-        attnsearch.ask({"m": record.scan()}, Template.parse("object1 -> relation"))
+        attnsearch.rank({"m": record.scan()}, "object1 -> relation")
 
 
 IMAGES = [Image.new("RGB", (4, 4))] * 2

@@ -11,7 +11,7 @@ import torch
 from attnsearch.axes import RELATIONS, ROLES, Site
 from attnsearch.circuits import DiTCircuit, qk_maps, relation_maps
 from attnsearch.errors import MetricError
-from attnsearch.metrics.relational import token_positions
+from attnsearch.metrics.meaning import token_positions
 
 Build = Callable[..., Any]
 

@@ -22,8 +22,8 @@ from attnsearch.circuits import (
     screening_of,
 )
 from attnsearch.encoders import EncoderKind
+from attnsearch.metrics.meaning import token_positions
 from attnsearch.metrics.ranking import benjamini_hochberg
-from attnsearch.metrics.relational import token_positions
 from attnsearch.models import Checkpoint, DiT, load_checkpoint
 from attnsearch.zoo import beside, demonstration, packaged
 

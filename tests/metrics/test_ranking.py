@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.errors import MetricError
 from attnsearch.metrics import rank
+from attnsearch.metrics.meaning import token_positions
 from attnsearch.metrics.ranking import benjamini_hochberg
-from attnsearch.metrics.relational import token_positions
 
 Build = Callable[..., xr.Dataset]
 
@@ -40,7 +40,7 @@ def test_heads_come_by_size_of_score_across_models(scan_of: Build) -> None:
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(MetricError, match=r"unknown metric 'relatoinal'; known: .*relational"):
+    with pytest.raises(MetricError, match=r"metric 'relatoinal'; known: .* at character 1"):
         rank({}, "relatoinal")
 
 

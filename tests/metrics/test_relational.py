@@ -8,14 +8,20 @@ import pytest
 import xarray as xr
 from scipy.stats import kstest
 
+from attnsearch.aggregate import Aggregator
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.errors import MetricError
-from attnsearch.metrics.relational import relational, relational_by_step, token_positions
+from attnsearch.metrics import HeadScores, head_scores, parse
+from attnsearch.metrics.meaning import token_positions
 from attnsearch.task.captions import Caption
 
 Build = Callable[..., xr.Dataset]
 POSITIONS = token_positions((8, 8))
 RELATION = ROLES.index("relation")
+
+
+def relational(scan: xr.Dataset) -> HeadScores:
+    return head_scores("made", scan, parse("relational"), Aggregator())
 
 
 def _on_relation(attention: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -40,7 +46,7 @@ def test_a_head_that_fills_the_asked_side_scores_one_and_its_mirror_minus_one(
         return np.stack([_on_relation(side), _on_relation(1 - side)])
 
     scores = relational(scan_of(maps))
-    np.testing.assert_allclose(scores.score[0], [1, -1], atol=1e-5)
+    np.testing.assert_allclose(scores.score, [1, -1], atol=1e-5)
     assert (scores.p_value < 0.001).all()
 
 
@@ -49,7 +55,7 @@ def test_the_score_is_linear_in_the_strength_of_the_map(scan_of: Build) -> None:
         side = _side(RELATION_DIRECTIONS[caption.relation])
         return np.stack([_on_relation(0.8 * side), _on_relation(0.2 * side)])
 
-    np.testing.assert_allclose(relational(scan_of(maps)).score[0], [0.8, 0.2], atol=1e-5)
+    np.testing.assert_allclose(relational(scan_of(maps)).score, [0.8, 0.2], atol=1e-5)
 
 
 def test_a_fixed_spatial_bias_a_uniform_head_and_a_shape_head_score_nothing(
@@ -64,7 +70,7 @@ def test_a_fixed_spatial_bias_a_uniform_head_and_a_shape_head_score_nothing(
         return np.stack([_on_relation(bias), uniform, shape])
 
     scores = relational(scan_of(maps))
-    np.testing.assert_allclose(scores.score[0], 0, atol=1e-6)
+    np.testing.assert_allclose(scores.score, 0, atol=1e-6)
     assert (scores.p_value > 0.05).all()
 
 
@@ -80,7 +86,7 @@ def test_a_head_that_answers_every_word_differently_but_not_in_space_is_not_sign
         total = sum(logits[word] for word in caption.direction_words)
         return np.stack([_on_relation(a) for a in 1 / (1 + np.exp(-total))])
 
-    p_value = relational(scan_of(maps)).p_value.ravel()
+    p_value = relational(scan_of(maps)).p_value
     # One-sided: the p-values may be larger than uniform ones, never smaller.
     assert kstest(p_value, "uniform", alternative="greater").pvalue > 0.01
     assert (p_value < 0.05).mean() < 0.1
@@ -99,7 +105,7 @@ def test_the_interval_holds_the_score_and_narrows_with_less_noise(scan_of: Build
     scores = relational(scan_of(maps))
     assert (scores.ci_low <= scores.score).all()
     assert (scores.score <= scores.ci_high).all()
-    width = (scores.ci_high - scores.ci_low)[0]
+    width = scores.ci_high - scores.ci_low
     assert width[0] < width[1]
 
 
@@ -116,9 +122,11 @@ def test_low_frequencies_are_enough_for_the_ramp(scan_of: Build) -> None:
 def test_the_score_is_the_mean_of_the_scores_by_step(scan_of: Build) -> None:
     rng = np.random.default_rng(3)
     scan = scan_of(lambda *_: _on_relation(rng.uniform(size=len(POSITIONS)))[None]).compute()
-    scores, by_step = relational(scan), relational_by_step(scan)
-    np.testing.assert_allclose(by_step.mean(axis=0), scores.score)
-    np.testing.assert_array_equal(np.abs(by_step).argmax(axis=0), scores.peak_step)
+    steps = xr.concat([scan, scan * rng.uniform(), scan * rng.uniform()], "step", data_vars="all")
+    steps = steps.assign(region_coefficients=scan["region_coefficients"])
+    scores = relational(steps)
+    np.testing.assert_allclose(scores.profile.mean(axis=0), scores.score)
+    assert len(scores.profile) == 3
 
 
 def test_prompts_of_one_relation_are_refused(scan_of: Build) -> None:

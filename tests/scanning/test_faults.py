@@ -14,7 +14,7 @@ from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning import DiTSubject, ScanPlan, execute_plan, plan_scan, read_captions
 from attnsearch.scanning.memory import is_out_of_memory
-from attnsearch.scanning.painting import Painter
+from attnsearch.scanning.painting import paint
 from attnsearch.scanning.subject import Pixels, Samples, Watch
 from attnsearch.store import open_scan, verify
 
@@ -73,40 +73,20 @@ def test_what_torch_says_of_memory_is_known_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_without_memory_for_a_block_it_is_painted_in_parts_to_the_same_bytes(
+def test_without_memory_for_a_block_what_was_done_is_kept_and_a_smaller_batch_is_named(
     tiny_checkpoint: Checkpoint, tmp_path: Path, error: Exception
 ) -> None:
     roomy = DiTSubject(tiny_checkpoint, CPU)
     plan = plan_of(roomy)
     execute_plan(plan, roomy, tmp_path / "roomy")
-    small = SmallSubject(tiny_checkpoint, 4, error)
-    told: list[str] = []
-    try:
-        execute_plan(plan, small, tmp_path / "small", news=told.append)
-    except ConfigError as refusal:
-        pytest.skip(f"this processor rounds by the size of a batch: {refusal}")
-    assert files_of(tmp_path / "small") == files_of(tmp_path / "roomy")
-    assert told == ["no memory for 8 samples at once; painting 4"]
-    # It does not ask for what was refused again.
-    assert [count for count in small.painted if count > 4] == [8]
-
-
-def test_memory_that_is_short_in_the_middle_of_a_scan_changes_no_byte(
-    tiny_checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    roomy = DiTSubject(tiny_checkpoint, CPU)
-    plan = plan_of(roomy, block=4)
-    execute_plan(plan, roomy, tmp_path / "roomy")
-    small = SmallSubject(tiny_checkpoint, 99, MemoryError())
+    small = SmallSubject(tiny_checkpoint, 99, error)
 
     def shrink(_: int) -> None:
         small.most = 2
 
-    with pytest.raises(ConfigError, match=r"4 samples at once, and with fewer their last bits"):
-        # Two at once can only be compared with one at a time, which rounds otherwise.
+    with pytest.raises(ConfigError, match=r"[84] samples at once; .* --batch [42] under another"):
         execute_plan(plan, small, tmp_path / "small", shrink)
-    done = open_scan(tmp_path / "small").sizes["sample"]
-    assert 4 <= done < 20
+    assert 8 <= open_scan(tmp_path / "small").sizes["sample"] < 20
     execute_plan(plan, roomy, tmp_path / "small")
     assert files_of(tmp_path / "small") == files_of(tmp_path / "roomy")
 
@@ -114,32 +94,15 @@ def test_memory_that_is_short_in_the_middle_of_a_scan_changes_no_byte(
 def test_without_memory_for_one_sample_that_is_said(tiny_checkpoint: Checkpoint) -> None:
     none = SmallSubject(tiny_checkpoint, 0, MemoryError())
     with pytest.raises(ConfigError, match="no memory for one sample"):
-        Painter(plan_of(none), none, print).paint(slice(0, 8))
-
-
-class UnsteadySubject(DiTSubject):
-    """Whose samples depend on what is painted with them."""
-
-    def paint(self, samples: Samples, sampler: SamplerConfig, watch: Watch | None) -> Pixels:
-        if len(samples.seeds) > 4:
-            raise MemoryError
-        return super().paint(samples, sampler, watch) / len(samples.seeds)
-
-
-def test_a_model_whose_samples_depend_on_their_company_is_not_painted_in_parts(
-    tiny_checkpoint: Checkpoint,
-) -> None:
-    unsteady = UnsteadySubject(tiny_checkpoint, CPU)
-    with pytest.raises(ConfigError, match="--batch 4 under another --name"):
-        Painter(plan_of(unsteady), unsteady, print).paint(slice(0, 8))
+        paint(plan_of(none), none, slice(0, 1))
 
 
 @pytest.mark.parametrize("batch", [2, 4, 5, 16])
 def test_samples_do_not_depend_on_their_company(tiny_checkpoint: Checkpoint, batch: int) -> None:
     subject = DiTSubject(tiny_checkpoint, CPU)
-    painter = Painter(plan_of(subject, block=20), subject, print)
-    whole = painter.paint(slice(0, 20))
-    parts = [painter.paint(slice(s, min(s + batch, 20))) for s in range(0, 20, batch)]
+    plan = plan_of(subject, block=20)
+    whole = paint(plan, subject, slice(0, 20))
+    parts = [paint(plan, subject, slice(s, min(s + batch, 20))) for s in range(0, 20, batch)]
     for name, values in whole.items():
         together = np.concatenate([part[name] for part in parts])
         tolerance = 1 if name == "thumbnail" else 2e-3  # of 256; of numbers of order one

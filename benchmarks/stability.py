@@ -2,8 +2,9 @@
 
 python benchmarks/stability.py [--metrics relational ...] [--output FILE]
 
-Scores of all heads from one half of the pairs of objects against the other, and from one half of
-the seeds against the other: Spearman's rank correlation over heads, for twenty random splits.
+Scores of all heads from one half of the prompts of every relation against the other, from one half
+of the pairs of objects, which the other half never saw, and from one half of the seeds: correlation
+over heads, of ranks and of scores, and whether the first head is the same; twenty random splits.
 """
 
 import argparse
@@ -30,15 +31,26 @@ SPLITS: Final = 20
 
 
 def halves(maps: xr.Dataset, split: int) -> dict[str, tuple[xr.Dataset, xr.Dataset]]:
-    """The scan by random halves of its object pairs, each with every relation, and of its seeds."""
+    """The scan by random halves: of the prompts of every relation, of object pairs, of seeds."""
     rng = np.random.default_rng(split)
-    columns = [maps[name].to_numpy().astype(object).astype(str) for name in OBJECTS]
-    pairs = np.array([" ".join(words) for words in zip(*columns, strict=True)])
+    relation, prompt, *objects = (
+        maps[name].to_numpy().astype(object).astype(str)
+        for name in ("relation", "prompt", *OBJECTS)
+    )
+    pairs = np.array([" ".join(words) for words in zip(*objects, strict=True)])
     halved = {}
-    for what, labels in {"prompts": pairs, "seeds": maps["seed"].to_numpy()}.items():
-        different = rng.permutation(np.unique(labels))
-        halved[what] = _split(maps, np.isin(labels, different[: len(different) // 2]))
+    for what, labels in {"object pairs": pairs, "seeds": maps["seed"].to_numpy()}.items():
+        halved[what] = _split(maps, np.isin(labels, _half(rng, labels)))
+    prompts = [
+        text for each in np.unique(relation) for text in _half(rng, prompt[relation == each])
+    ]
+    halved["prompts"] = _split(maps, np.isin(prompt, prompts))
     return halved
+
+
+def _half(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    different = rng.permutation(np.unique(labels))
+    return different[: len(different) // 2]
 
 
 def _split(maps: xr.Dataset, chosen: np.ndarray) -> tuple[xr.Dataset, xr.Dataset]:
@@ -66,20 +78,29 @@ def main() -> None:
         scan(demonstration(), Path(folder) / "s.zarr", seeds=SEEDS)
         maps = open_scan(Path(folder) / "s.zarr").load()
         for metric in options.metrics:
-            found: dict[str, list[float]] = {"prompts": [], "seeds": []}
+            found: dict[str, list[tuple[float, float, bool]]] = {}
             for split in range(SPLITS):
                 for what, (one, other) in halves(maps, split).items():
-                    both = scores(one, metric), scores(other, metric)
-                    found[what].append(float(spearmanr(*both).statistic))
-            rows += [
-                {
-                    "metric": metric,
-                    "halves_of": what,
-                    "median": float(np.median(each)),
-                    "smallest": min(each),
-                }
-                for what, each in found.items()
-            ]
+                    left, right = scores(one, metric), scores(other, metric)
+                    found.setdefault(what, []).append(
+                        (
+                            float(spearmanr(left, right).statistic),
+                            float(np.corrcoef(left, right)[0, 1]),
+                            bool(abs(left).argmax() == abs(right).argmax()),
+                        )
+                    )
+            for what, each in found.items():
+                spearman, pearson, same = zip(*each, strict=True)
+                rows.append(
+                    {
+                        "metric": metric,
+                        "halves_of": what,
+                        "spearman": float(np.median(spearman)),
+                        "smallest_spearman": min(spearman),
+                        "pearson": float(np.median(pearson)),
+                        "same_first_head": float(np.mean(same)),
+                    }
+                )
     results = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),
@@ -90,10 +111,11 @@ def main() -> None:
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print("metric               halves of      Spearman  smallest  Pearson  same first head")
     for row in rows:
         print(
-            f"{row['metric']:20} halves of {row['halves_of']:8} "
-            f"median {row['median']:+.3f} smallest {row['smallest']:+.3f}"
+            f"{row['metric']:20} {row['halves_of']:14} {row['spearman']:8.2f}  "
+            f"{row['smallest_spearman']:8.2f}  {row['pearson']:7.3f}  {row['same_first_head']:.0%}"
         )
 
 

@@ -19,7 +19,8 @@ from attnsearch.models import Checkpoint, DiT, save_checkpoint
 from attnsearch.store import SCHEMA_VERSION
 
 RANK_FIELDS = {
-    "rank", "model", "layer", "head", "score", "ci_low", "ci_high", "p_value", "q_value",
+    "rank", "model", "group", "layer", "head", "score", "ci_low", "ci_high", "effect", "p_value",
+    "q_value", "p_family", "profile", "prompts",
     "peak_step",
 }  # fmt: skip
 

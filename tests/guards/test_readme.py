@@ -94,3 +94,23 @@ def test_what_an_answer_takes_is_quoted_as_measured():
             peak = max((each["peak_bytes"] for each in row["rounds"]), default=0) / 2**20
         label = f"{way}, from disk" if cold else way
         assert f"| {label} | {' | '.join(cells)} | {peak:,.0f} |" in page
+
+
+def test_the_metrics_are_quoted_as_checked():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    planted = _result("planted.json")
+    for metric, precision in planted["average_precision"].items():
+        false = planted["false"].get(metric)
+        shares = f"{false['q']:.1%} | {false['family']:.1%} |" if false else "- | - |"
+        row = f"| `{metric}` | {precision['mean']:.3f} | {precision['smallest']:.2f} | {shares}"
+        assert row in page
+    covered = planted["covered"].values()
+    assert f"{min(covered):.1%} to {max(covered):.1%} of 4,800" in page
+    for row in _result("stability.json")["rows"]:
+        assert (
+            f"| `{row['metric']}` | {row['halves_of']} | {row['spearman']:.2f} | "
+            f"{row['smallest_spearman']:.2f} | {row['pearson']:.3f} | {row['same_first_head']:.0%} |"
+        ) in page
+    for row in _result("rank-cpu.json")["rows"]:
+        quoted = f"| {row['kind']} | {row['heads']:,} | {row['seconds']:.1f} | {row['ratio']:.0f} |"
+        assert quoted in page

@@ -268,7 +268,7 @@ def test_regions_are_those_a_segmenter_finds(pipeline_folder, tmp_path):
     left = np.tile(np.arange(width) < width // 2, (height, 1)).ravel()
     np.testing.assert_allclose(weights[0], [left, ~left], atol=1e-5)
     (row, *_) = json.loads(run("ask", tmp_path / "s", "object1 -> relation", "--json").stdout)
-    assert row["samples"] == 1
+    assert row["prompts"] == 1
     other = Reading(segmenter=left_and_right, regions=("object1",), size=SIZE)
     with pytest.raises(
         ConfigError, match="'object2' was found, which is none of the regions object1"

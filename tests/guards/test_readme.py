@@ -107,10 +107,9 @@ def test_the_metrics_are_quoted_as_checked():
     covered = planted["covered"].values()
     assert f"{min(covered):.1%} to {max(covered):.1%} of 4,800" in page
     for row in _result("stability.json")["rows"]:
-        assert (
-            f"| `{row['metric']}` | {row['halves_of']} | {row['spearman']:.2f} | "
-            f"{row['smallest_spearman']:.2f} | {row['pearson']:.3f} | {row['same_first_head']:.0%} |"
-        ) in page
+        ranks = f"{row['spearman']:.2f} | {row['smallest_spearman']:.2f}"
+        rest = f"{row['pearson']:.3f} | {row['same_first_head']:.0%}"
+        assert f"| `{row['metric']}` | {row['halves_of']} | {ranks} | {rest} |" in page
     for row in _result("rank-cpu.json")["rows"]:
         quoted = f"| {row['kind']} | {row['heads']:,} | {row['seconds']:.1f} | {row['ratio']:.0f} |"
         assert quoted in page

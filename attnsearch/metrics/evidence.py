@@ -282,8 +282,9 @@ class Combined:
         return replace(self, parts=tuple(one.averaged() for one in self.parts))
 
     def scores(self, weights: Floats) -> Floats:
-        """See `Evidence`."""
-        return self.work(*(part.scores(weights) for part in self.parts))
+        """See `Evidence`; not finite where work is a division by zero."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.work(*(part.scores(weights) for part in self.parts))
 
     def null(self, chosen: Flags, draws: int, generator: np.random.Generator) -> Null:
         """See `Evidence`; labels are shuffled in all parts alike."""
@@ -294,7 +295,8 @@ class Combined:
             one, more = part.null(chosen, draws, generator)
             observed.append(one)
             null.append(more)
-        return self.work(*observed), self.work(*null)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.work(*observed), self.work(*null)
 
 
 def weighted(weights: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[Any]:

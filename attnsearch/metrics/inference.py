@@ -60,13 +60,15 @@ def infer(evidence: Evidence, over: Over = "mean", draws: int = DRAWS, seed: int
     Of one prompt there is a score, and nothing to say how sure it is.
 
     Raises:
-        MetricError: no prompt counts.
+        MetricError: no prompt counts, or the question divides by zero.
     """
     chosen = evidence.known
     if not chosen.any():
         raise MetricError("no prompt counts")
     share = (chosen / chosen.sum())[None]
     profile = evidence.scores(share)[0]
+    if not np.isfinite(profile).all():
+        raise MetricError("the question has no finite answer for some head: it divides by zero")
     steps, heads = profile.shape
     weights = _weights(evidence, chosen, np.random.default_rng(seed))
     parts = []

@@ -42,6 +42,13 @@ def test_arithmetic_is_that_of_the_scores(scan: xr.Dataset) -> None:
         np.testing.assert_allclose(score(scan, text), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_a_question_that_divides_by_nothing_says_so(scan: xr.Dataset) -> None:
+    with pytest.raises(MetricError, match="divides by zero"):
+        rank({"m": scan}, "relational / (mass(relation) - mass(relation))")
+    with pytest.raises(MetricError, match="divides by zero"):
+        parse("1 / 0 * relational")
+
+
 def test_a_plus_after_a_template_belongs_to_its_roles_unless_a_question_follows(
     scan: xr.Dataset,
 ) -> None:

@@ -102,6 +102,8 @@ def show(
         _print_rows(ranking[:top], f"{title}, {view}")
     if ranking[0].p_value is None:
         note("no null shuffles anything here; intervals only")
+    sizes = sorted(abs(row.score) for row in ranking)
+    note(f"the typical head of these {len(sizes)}: {sizes[len(sizes) // 2]:.3f}, by size")
     if control is not None:
         note(
             f"random weights: median {control.median:.3f}, largest {control.largest:.3f} "

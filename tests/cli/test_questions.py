@@ -45,6 +45,7 @@ def test_the_metrics_are_listed_with_what_they_ask() -> None:
 def test_a_control_is_scanned_beside_the_model_and_reported_not_ranked(store: Path) -> None:
     result = run("rank", store, "--json")
     assert {row["model"] for row in json.loads(result.stdout)} == {"tiny"}
+    assert "the typical head of these 4: " in result.stderr
     assert "random weights: median" in result.stderr
     alone = run("rank", store, "--scan", "tiny-control")
     assert "all scans are controls" in refused(alone)

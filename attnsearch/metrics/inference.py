@@ -26,6 +26,8 @@ RESAMPLES: Final = 2_000
 LEVEL: Final = 0.95
 """Of intervals."""
 
+_TIE: Final = 1 - 1e-9
+"""Draws that give the labels back give the score back, but for rounding."""
 _NUMBERS_AT_ONCE: Final = 2**25
 """Of null draws, which are what takes most memory."""
 
@@ -105,7 +107,7 @@ def family_wise(effect: Floats, largest: Floats) -> Floats:
     `largest` [draw] are the largest effects by size of all heads under the null.
     """
     ordered = np.sort(largest)
-    reached = len(ordered) - np.searchsorted(ordered, np.abs(effect) * (1 - 1e-12), side="left")
+    reached = len(ordered) - np.searchsorted(ordered, np.abs(effect) * _TIE, side="left")
     adjusted = (reached + 1) / (len(ordered) + 1)
     return np.where(np.isnan(effect), np.nan, adjusted)
 
@@ -118,18 +120,20 @@ def _tested(
         nothing = np.full(part.scores((chosen / chosen.sum())[None]).shape[2], np.nan)
         return nothing, nothing, nothing
     observed, null = part.null(chosen, draws, generator)
-    if part.signed:
-        # Of several steps the largest by size; a single one keeps its sign.
-        steps = np.abs(null).max(axis=1) if null.shape[1] > 1 else null[:, 0]
-        seen = np.abs(observed).max(axis=0) if len(observed) > 1 else observed[0]
-        exceeded = (np.abs(steps) >= np.abs(seen)).sum(axis=0)
-    else:
-        steps, seen = null.max(axis=1), observed.max(axis=0)
-        exceeded = (steps >= seen).sum(axis=0)
+    if part.signed and len(observed) > 1:
+        null, observed = np.abs(null), np.abs(observed)
+    steps, seen = null.max(axis=1), observed.max(axis=0)
     mean, deviation = steps.mean(axis=0), steps.std(axis=0)
+    # A mean that is no more than the accident of the draws would part scores that are tied.
+    centre = np.where(np.abs(mean) * np.sqrt(draws) > 4 * deviation, mean, 0)
+    away, seen_away = steps - centre, seen - centre
+    if part.signed and len(observed) == 1:
+        exceeded = (np.abs(away) >= np.abs(seen_away) * _TIE).sum(axis=0)
+    else:
+        exceeded = (away >= seen_away - np.abs(seen_away) * (1 - _TIE)).sum(axis=0)
     deviation = np.where(deviation > 0, deviation, np.inf)
-    np.maximum(largest, np.abs((steps - mean) / deviation).max(axis=1), out=largest)
-    return mean, (seen - mean) / deviation, (exceeded + 1) / (draws + 1)
+    np.maximum(largest, np.abs(away / deviation).max(axis=1), out=largest)
+    return mean, seen_away / deviation, (exceeded + 1) / (draws + 1)
 
 
 def _interval(part: Evidence, share: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:

@@ -197,6 +197,26 @@ def test_family_wise_values_are_never_below_the_shares_they_adjust() -> None:
     assert (adjusted <= 1).all()
 
 
+def test_a_number_that_is_added_changes_no_p_value() -> None:
+    scan = planted_scan(every_kind(), 18)
+    plain, moved = scored(scan, "relational"), scored(scan, "2 * relational + 1")
+    np.testing.assert_allclose(plain.effect, moved.effect, rtol=0.1, atol=0.1)
+    np.testing.assert_allclose(plain.p_value, moved.p_value, atol=0.05)
+
+
+@pytest.mark.parametrize("prompts", [3, 6, 12, 40])
+def test_a_family_wise_value_is_no_smaller_than_that_of_the_head_alone(prompts: int) -> None:
+    rng = np.random.default_rng(prompts)
+    values = 1 + rng.normal(size=(prompts, 1, 20))
+    evidence = Mean(
+        values=values, known=np.ones(prompts, bool), strata=np.zeros(prompts, int), shuffled="sign"
+    )
+    found = infer(evidence)
+    assert (family_wise(found.effect, found.largest) >= found.p_value).all()
+    # No share of draws is below that of the two that give every sign, or none, back.
+    assert (found.p_value > 0.8 * 2.0 ** (1 - prompts)).all()
+
+
 def test_intervals_of_a_mean_are_those_of_students_t() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(size=(60, 1, 200))

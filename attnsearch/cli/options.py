@@ -28,7 +28,9 @@ EncoderSource = Annotated[str, typer.Option(help="Folder or hub name of its T5 o
 EncoderDtype = Annotated[
     str, typer.Option(help="What T5 and CLIP compute in: float32 or bfloat16.")
 ]
-Heads = Annotated[int | None, typer.Option(min=1, help="Heads of a PixArt .pth of unusual width.")]
+Heads = Annotated[
+    int | None, typer.Option("--heads", min=1, help="Heads of a PixArt .pth of unusual width.")
+]
 Store = Annotated[
     str, typer.Argument(metavar="STORE", help="A store written by scan: a folder or a URL.")
 ]

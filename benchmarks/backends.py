@@ -25,7 +25,7 @@ from _backend_rivals import BACKENDS, Write
 from _workload import ZOO_CHECKPOINT, Workload, versions
 from scan import Timing, summary
 
-from attnsearch.scanning.painting import paint
+from attnsearch.scanning.painting import Painter
 from attnsearch.store.encoding import BlockCodec
 from attnsearch_kernels.machine import describe_machine
 
@@ -48,7 +48,7 @@ class Row:
 def block_files() -> list[bytes]:
     """The files of one block of the demonstration model's scan."""
     work = Workload.load(ZOO_CHECKPOINT, seeds=1, steps=14)
-    arrays = paint(work.plan, work.subject(), work.plan.layout.block_slice(0))
+    arrays = Painter(work.plan, work.subject(), print).paint(work.plan.layout.block_slice(0))
     stored = {spec.name: arrays[spec.name].astype(spec.dtype) for spec in work.plan.layout.arrays()}
     return list(BlockCodec(work.plan.layout).encode(0, stored).values())
 

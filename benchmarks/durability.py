@@ -24,7 +24,7 @@ import torch
 from _workload import ZOO_CHECKPOINT, Workload, versions
 from scan import Timing, summary
 
-from attnsearch.scanning.painting import paint
+from attnsearch.scanning.painting import Painter
 from attnsearch.store import ScanWriter
 from attnsearch_kernels.machine import describe_machine
 
@@ -78,9 +78,9 @@ def measure(name: str, work: Callable[[Path], None], maps: int, rounds: int, whe
 def written_alone(work: Workload) -> Callable[[Path], None]:
     """Writes the blocks of a scan, which are computed once."""
     plan = work.plan
-    subject = work.subject()
+    painter = Painter(plan, work.subject(), print)
     layout = plan.layout
-    blocks = [paint(plan, subject, layout.block_slice(block)) for block in range(layout.blocks)]
+    blocks = [painter.paint(layout.block_slice(block)) for block in range(layout.blocks)]
 
     def write(folder: Path) -> None:
         arguments: tuple[Any, ...] = (plan.name, layout, plan.coordinates, plan.attributes)

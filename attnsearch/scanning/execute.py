@@ -12,7 +12,7 @@ from dataclasses import replace
 from time import perf_counter, sleep
 from typing import Final
 
-from attnsearch.scanning.painting import paint
+from attnsearch.scanning.painting import Painter
 from attnsearch.scanning.plan import ScanPlan
 from attnsearch.scanning.subject import Arrays, Subject
 from attnsearch.store import Place, ScanWriter, Turn
@@ -31,8 +31,8 @@ def execute_plan(
     """Run a plan into a store: every block that is not there yet, or those among some.
 
     `advance` is told the number of maps done: at once those found in the store, then block by
-    block, from the thread that writes for those of this process. `news` is told in words that it
-    waits for another process.
+    block, from the thread that writes for those of this process. `news` is told in words what is
+    out of the ordinary: that it waits for another process, or paints fewer samples at once.
 
     Raises:
         StoreError: the store cannot be written, or holds a different scan of that name.
@@ -40,6 +40,7 @@ def execute_plan(
     """
     layout = plan.layout
     subject.prepare()
+    painter = Painter(plan, subject, news)
     maps_per_sample = layout.maps // layout.samples
     with (
         ScanWriter.open(store, plan.name, layout, plan.coordinates, plan.attributes) as writer,
@@ -66,7 +67,7 @@ def execute_plan(
             for block in list(waiting):
                 turns[block] = turn = writer.claim(block)
                 if turn is Turn.OURS:
-                    arrays = paint(plan, subject, layout.block_slice(block))
+                    arrays = painter.paint(layout.block_slice(block))
                     if last is not None:
                         last.result()  # no block follows a failed one
                     last = disk.submit(commit, block, arrays)

@@ -1,9 +1,11 @@
-"""From the samples of a block to its arrays: paint, sketch, judge.
+"""From the samples of a block to its arrays: paint, sketch, judge; in fewer at once if need be.
 
 Nothing here knows a disk. A sample of which any number is not finite is flagged here, and the
 others of its block are as they would be without it.
 """
 
+from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -20,27 +22,83 @@ from attnsearch.store import FLAGGED, ScanLayout
 from attnsearch_kernels import dct2
 
 
-def paint(plan: ScanPlan, subject: Subject, rows: slice) -> Arrays:
-    """Every stored array for some samples, painted together.
+class Painter:
+    """Paints blocks of a plan.
 
-    Fewer at once would have other last bits on most devices, in ways that cannot be tried without
-    the memory for all, and a scan must not depend on the memory that was free.
-
-    Raises:
-        ConfigError: there is no memory for them; or the model is not called once a step.
+    Where the device has no memory for all samples of a block at once, they are painted in halves,
+    and so on, provided that this changes no bit of the first block that was painted whole: a scan
+    is continued by whoever comes and must not depend on the memory that was free. Where none was
+    whole there is nothing to compare with; that two smaller parts agree does not tell.
     """
-    try:
-        return _paint(plan, subject, rows)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    count = rows.stop - rows.start
-    raise ConfigError(
-        f"the device has no memory for {count} samples at once; free its memory, or scan with "
-        f"--batch {-(-count // 2)} under another --name"
-        if count > 1
-        else "the device has no memory for one sample; take another --device or a smaller --size"
-    )
+
+    def __init__(self, plan: ScanPlan, subject: Subject, news: Callable[[str], None]) -> None:
+        """`news` is told when fewer samples are painted at once."""
+        self._plan = plan
+        self._subject = subject
+        self._news = news
+        self._most = plan.layout.block
+        self._whole: tuple[slice, bytes] | None = None
+        """The first block, painted whole, and the digest of its arrays."""
+
+    def paint(self, rows: slice) -> Arrays:
+        """Every stored array for some samples.
+
+        Raises:
+            ConfigError: there is no memory for them, and painting fewer at once changes the result,
+                or may; or the model is not called once a step.
+        """
+        while True:
+            painted = self._paint_in(rows, self._most)
+            if painted is None:
+                self._most = self._fewer(min(rows.stop - rows.start, self._most))
+                continue
+            if self._whole is None and rows.stop - rows.start == self._plan.layout.block:
+                self._whole = rows, _digest(painted)
+            return painted
+
+    def _fewer(self, count: int) -> int:
+        """How many samples to paint at once where there is no memory for these."""
+        if count == 1:
+            raise ConfigError(
+                "the device has no memory for one sample; take another --device or a smaller --size"
+            )
+        half = -(-count // 2)
+        halved = None if self._whole is None else self._paint_in(self._whole[0], half)
+        if self._whole is not None and halved is None:
+            return self._fewer(half)
+        if self._whole is None or halved is None or _digest(halved) != self._whole[1]:
+            raise ConfigError(
+                f"the device has no memory for {count} samples at once, and with fewer their last "
+                f"bits may be others; free its memory, or scan with --batch {half} under "
+                "another --name"
+            )
+        self._news(f"no memory for {count} samples at once; painting {half}")
+        return half
+
+    def _paint_in(self, rows: slice, most: int) -> Arrays | None:
+        """Paint samples, so many at once at most; None where there is no memory for that."""
+        starts = range(rows.start, rows.stop, most)
+        try:
+            pieces = [
+                _paint(self._plan, self._subject, slice(start, min(start + most, rows.stop)))
+                for start in starts
+            ]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        # Not while the error is handled: until then it holds on to what was allocated.
+        if self._subject.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def _digest(arrays: Arrays) -> bytes:
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(arrays[name].tobytes())
+    return digest.digest()
 
 
 def _paint(plan: ScanPlan, subject: Subject, rows: slice) -> Arrays:

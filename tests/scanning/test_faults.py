@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from attnsearch.capturing import SketchRecord
 from attnsearch.errors import ConfigError, StoreError
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning import DiTSubject, ScanPlan, execute_plan, plan_scan, read_captions
 from attnsearch.scanning.memory import is_out_of_memory
-from attnsearch.scanning.painting import paint
+from attnsearch.scanning.painting import Painter
 from attnsearch.scanning.subject import Pixels, Samples, Watch
 from attnsearch.store import open_scan, verify
 
@@ -72,37 +73,94 @@ def test_what_torch_says_of_memory_is_known_and_nothing_else() -> None:
     assert not is_out_of_memory(ValueError("allocate"))
 
 
+class SteadySubject(SmallSubject):
+    """Whose samples are painted one by one, so that no bit depends on the size of a batch."""
+
+    def paint(self, samples: Samples, sampler: SamplerConfig, watch: Watch | None) -> Pixels:
+        if len(samples.seeds) > self.most:
+            raise self.error
+        assert watch is not None
+        records: dict[tuple[object, ...], list[SketchRecord]] = {}
+
+        def gather(record: SketchRecord) -> None:
+            records.setdefault((record.step, record.branch, record.layer), []).append(record)
+
+        images = [
+            DiTSubject.paint(self, Samples([prompt], [seed]), sampler, watch._replace(sink=gather))
+            for prompt, seed in zip(samples.prompts, samples.seeds, strict=True)
+        ]
+        for parts in records.values():
+            joined = {
+                name: torch.cat([getattr(part, name) for part in parts])
+                for name in ("sketch", "energy", "entropy", "peak")
+            }
+            watch.sink(replace(parts[0], **joined))
+        return np.concatenate(images)
+
+
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
-def test_without_memory_for_a_block_what_was_done_is_kept_and_a_smaller_batch_is_named(
+def test_memory_that_is_short_in_the_middle_of_a_scan_changes_no_byte(
     tiny_checkpoint: Checkpoint, tmp_path: Path, error: Exception
 ) -> None:
-    roomy = DiTSubject(tiny_checkpoint, CPU)
+    roomy = SteadySubject(tiny_checkpoint, 99, error)
+    plan = plan_of(roomy, block=4)
+    execute_plan(plan, roomy, tmp_path / "roomy")
+    small = SteadySubject(tiny_checkpoint, 99, error)
+    told: list[str] = []
+
+    def shrink(_: int) -> None:
+        small.most = 1
+
+    execute_plan(plan, small, tmp_path / "small", shrink, news=told.append)
+    assert files_of(tmp_path / "small") == files_of(tmp_path / "roomy")
+    assert told == ["no memory for 2 samples at once; painting 1"]
+
+
+class UnsteadySubject(SmallSubject):
+    """Whose samples depend on what is painted with them."""
+
+    def paint(self, samples: Samples, sampler: SamplerConfig, watch: Watch | None) -> Pixels:
+        return super().paint(samples, sampler, watch) / len(samples.seeds)
+
+
+def test_samples_that_depend_on_their_company_are_not_painted_in_parts(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    roomy = UnsteadySubject(tiny_checkpoint, 99, MemoryError())
     plan = plan_of(roomy)
     execute_plan(plan, roomy, tmp_path / "roomy")
-    small = SmallSubject(tiny_checkpoint, 99, error)
+    small = UnsteadySubject(tiny_checkpoint, 99, MemoryError())
 
     def shrink(_: int) -> None:
         small.most = 2
 
-    with pytest.raises(ConfigError, match=r"[84] samples at once; .* --batch [42] under another"):
+    with pytest.raises(ConfigError, match=r"may be others; .* --batch [42] under"):
         execute_plan(plan, small, tmp_path / "small", shrink)
     assert 8 <= open_scan(tmp_path / "small").sizes["sample"] < 20
     execute_plan(plan, roomy, tmp_path / "small")
     assert files_of(tmp_path / "small") == files_of(tmp_path / "roomy")
 
 
+def test_without_memory_for_the_first_block_a_smaller_batch_is_named(
+    tiny_checkpoint: Checkpoint,
+) -> None:
+    small = SmallSubject(tiny_checkpoint, 4, MemoryError())
+    with pytest.raises(ConfigError, match=r"8 samples at once.*--batch 4 under another"):
+        Painter(plan_of(small), small, print).paint(slice(0, 8))
+
+
 def test_without_memory_for_one_sample_that_is_said(tiny_checkpoint: Checkpoint) -> None:
     none = SmallSubject(tiny_checkpoint, 0, MemoryError())
     with pytest.raises(ConfigError, match="no memory for one sample"):
-        paint(plan_of(none), none, slice(0, 1))
+        Painter(plan_of(none), none, print).paint(slice(0, 1))
 
 
 @pytest.mark.parametrize("batch", [2, 4, 5, 16])
 def test_samples_do_not_depend_on_their_company(tiny_checkpoint: Checkpoint, batch: int) -> None:
     subject = DiTSubject(tiny_checkpoint, CPU)
-    plan = plan_of(subject, block=20)
-    whole = paint(plan, subject, slice(0, 20))
-    parts = [paint(plan, subject, slice(s, min(s + batch, 20))) for s in range(0, 20, batch)]
+    painter = Painter(plan_of(subject, block=20), subject, print)
+    whole = painter.paint(slice(0, 20))
+    parts = [painter.paint(slice(s, min(s + batch, 20))) for s in range(0, 20, batch)]
     for name, values in whole.items():
         together = np.concatenate([part[name] for part in parts])
         tolerance = 1 if name == "thumbnail" else 2e-3  # of 256; of numbers of order one

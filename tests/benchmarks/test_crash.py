@@ -35,7 +35,7 @@ def test_a_killed_scan_loses_nothing_and_ends_with_the_same_bytes(tmp_path):
 
 @pytest.mark.slow
 def test_two_writers_that_keep_being_killed_lose_nothing(tmp_path):
-    result, _ = run("soak.py", tmp_path, "--minutes", 0.2)
+    result, _ = run("soak.py", tmp_path, "--minutes", 0.5)
     assert result["finished"] >= 1
     assert result["readings"] >= 1
     failures = ("lost", "torn", "different", "unreadable")

@@ -35,7 +35,8 @@ def ask(
 
     Regions of the two-object task: object1, object2, background, as found in each finished image.
     Roles: colour1, shape1, relation, colour2, shape2, filler, end, pad. Scans of pipelines have the
-    roles of their prompts, and regions where a segmenter was given in Python.
+    roles of their prompts, in quotation marks where they are no plain words, and regions where a
+    segmenter was given in Python.
 
     Example: attnsearch ask maps.zarr "object1 -> relation"
 

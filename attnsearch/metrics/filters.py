@@ -125,4 +125,4 @@ def _value(words: Words, column: npt.NDArray[Any]) -> Any:
         if token.kind != "number":
             raise words.complain(f"expected a number, found {token.text!r}", token)
         return -float(token.text) if negative else float(token.text)
-    return token.text.strip("'\"") if token.kind == "text" else token.text
+    return token.text

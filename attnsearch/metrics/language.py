@@ -8,7 +8,7 @@ from attnsearch.errors import MetricError
 
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?)(?![\w.])"
-    r"|(?P<name>[A-Za-z_]\w*(?:-[A-Za-z_]\w*)*)"
+    r"|(?P<name>[^\W\d]\w*(?:-[^\W\d]\w*)*)"
     r"|(?P<text>'[^']*'|\"[^\"]*\")"
     r"|(?P<sign>->|==|!=|<=|>=|[-+*/()\[\],<>]))"
 )
@@ -20,7 +20,7 @@ MAX_DEPTH: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word, a number, a quoted text or a sign; the last one is empty."""
+    """A word, a number, a text without its quotation marks or a sign; the last one is empty."""
 
     kind: str
     text: str
@@ -55,7 +55,8 @@ class Words:
                 at += len(text[at:]) - len(text[at:].lstrip())
                 raise complaint(text, at, f"cannot read {text[at]!r}")
             kind = str(match.lastgroup)
-            tokens.append(Token(kind, match[kind], match.start(kind)))
+            found = match[kind][1:-1] if kind == "text" else match[kind]
+            tokens.append(Token(kind, found, match.start(kind)))
             at = match.end()
         return cls(text, [*tokens, Token("end", "", len(text.rstrip()))])
 
@@ -92,6 +93,12 @@ class Words:
     def name(self, what: str) -> Token:
         """A word, which comes next; raises as `expect` does."""
         if self.here.kind != "name":
+            raise self.unexpected(what)
+        return self.take()
+
+    def label(self, what: str) -> Token:
+        """A word, or any text in quotation marks, which comes next; raises as `expect` does."""
+        if self.here.kind not in ("name", "text"):
             raise self.unexpected(what)
         return self.take()
 

@@ -8,6 +8,8 @@
     template  := region "->" roles
     roles     := role ("+" role)*
 
+Regions and roles with other characters than letters and digits stand in quotation marks.
+
 A `+` after a template belongs to its roles unless what follows it is a template, a number, a
 parenthesis or a function.
 """
@@ -165,6 +167,8 @@ def _factor(words: Words) -> Question:
         return _Number(float(words.take().text))
     if words.sees("("):
         return _parenthesis(words)
+    if words.here.kind == "text":
+        return _template(words, words.take().text)
     token = words.name("a metric, a template, a number or '('")
     if words.sees("->"):
         return _template(words, token.text)
@@ -191,7 +195,7 @@ def _function(words: Words, name: str) -> Question:
     if name == "mass":
         question = _Mass(_roles(words))
     else:
-        template = _template(words, words.name("a region").text)
+        template = _template(words, words.label("a region").text)
         question = Template(template.region, template.roles, name)
     words.expect(")")
     return question
@@ -212,13 +216,13 @@ def _template(words: Words, region: str) -> Template:
 
 
 def _roles(words: Words) -> tuple[str, ...]:
-    roles = [words.name("a role").text]
+    roles = [words.label("a role").text]
     while words.sees("+"):
         following = words.tokens[words.next + 1 : words.next + 3]
         if following[0].kind in ("number", "sign") or following[-1].text in ("->", "("):
             break
         words.take()
-        roles.append(words.name("a role").text)
+        roles.append(words.label("a role").text)
     return tuple(roles)
 
 

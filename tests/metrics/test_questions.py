@@ -60,6 +60,20 @@ def test_a_plus_after_a_template_belongs_to_its_roles_unless_a_question_follows(
     np.testing.assert_allclose(summed, both, rtol=1e-6)
 
 
+def test_roles_and_regions_of_any_letters_can_be_asked_about(scan: xr.Dataset) -> None:
+    names = {"shape1": "cat's", "relation": "über", "colour1": "3 d"}
+    other = scan.assign_coords(
+        role=[names.get(role, role) for role in scan["role"].to_numpy()],
+        region=["an object", *scan["region"].to_numpy()[1:]],
+    )
+    expected = score(scan, "object1 -> shape1+relation+colour1")
+    for text in (
+        """'an object' -> "cat's"+über+'3 d'""",
+        """share("an object" -> "cat's") + 'an object' -> über + '3 d'""",
+    ):
+        np.testing.assert_allclose(score(other, text), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("text", "at", "complaint"),
     [

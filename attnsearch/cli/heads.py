@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from attnsearch.cli import options
 from attnsearch.cli.console import note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import ConfigError, MetricError
@@ -177,11 +176,11 @@ def _print_maps(ranking: "Sequence[RankedHead]") -> None:
 def _coloured_cell(score: float, largest: float) -> Any:
     from rich.text import Text
 
-    from attnsearch.report.head_grid import colour_of
+    from attnsearch.report.head_grid import colour_of, letters_on
 
-    red, green, blue = colour_of(score / largest)
-    letters = "black" if red + green + blue > 384 else "white"
-    return Text(f"{score:+.2f}", style=f"{letters} on rgb({red},{green},{blue})")
+    colour = colour_of(score / largest)
+    red, green, blue = colour
+    return Text(f"{score:+.2f}", style=f"{letters_on(colour)} on rgb({red},{green},{blue})")
 
 
 def _grids(ranking: "Sequence[RankedHead]") -> "dict[str, list[RankedHead]]":
@@ -216,8 +215,3 @@ def _write_csv(output: Path, ranking: "Sequence[RankedHead]") -> None:
             writer.writerows(rows)
     except OSError as error:
         raise ConfigError(f"cannot write {output}: {error.strerror or error}") from error
-
-
-def source_of(paths: Sequence[str]) -> str:
-    """What a table says it is about."""
-    return options.store_name(paths[0]) if len(paths) == 1 else f"{len(paths)} checkpoints"

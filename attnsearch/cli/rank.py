@@ -85,7 +85,7 @@ def rank(
         heads.show(
             ranking,
             control,
-            title=f"{metric} heads of {heads.source_of(paths)}",
+            title=f"{metric} heads of {options.store_name(store)}",
             view=view,
             top=top,
             output=output,
@@ -104,10 +104,11 @@ def rank(
     if as_json:
         print_json([asdict(row) for row in screened])
         return
+    source = options.store_name(paths[0]) if len(paths) == 1 else f"{len(paths)} checkpoints"
     print_table(
         _SCREENED_COLUMNS,
         [_screened_cells(row) for row in screened],
-        title=f"{metric} heads of {heads.source_of(paths)}",
+        title=f"{metric} heads of {source}",
         words=["model"],
     )
 

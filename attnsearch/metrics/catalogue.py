@@ -12,7 +12,7 @@ from attnsearch.aggregate import TOTAL
 from attnsearch.axes import REGION, RELATION_DIRECTIONS, ROLE
 from attnsearch.metrics.evidence import Directed, Evidence, Fixed, Mean, Ramped
 from attnsearch.metrics.meaning import token_positions
-from attnsearch.metrics.reader import Prompts, Reader
+from attnsearch.metrics.reader import Reader
 from attnsearch.metrics.variance import Explained
 
 Floats = npt.NDArray[np.float64]
@@ -141,12 +141,15 @@ def positional(read: Reader) -> Evidence:
     1/2 sum_i |x_i|; products of different prompts only, so that chance gives 0. 1: one side of
     the image attends to nothing but one role, the other not at all, whatever the prompt.
     """
-    prompts = read.prompts()
     roles = [str(role) for role in read.scan[ROLE].to_numpy()]
     half = 0.5 * np.abs(token_positions(read.grid)[:, 0]).sum()
     values = np.concatenate([read.dipoles(role) for role in roles], axis=-1) / (half * np.sqrt(2))
-    known = np.ones(len(prompts.texts), dtype=bool)
-    return Fixed(values=values, known=known, strata=_one_stratum(prompts), shuffled=SIDES)
+    return Fixed(
+        values=values,
+        known=np.ones(len(values), dtype=bool),
+        strata=np.zeros(len(values), dtype=np.intp),
+        shuffled=SIDES,
+    )
 
 
 def entropy(read: Reader) -> Evidence:
@@ -154,7 +157,7 @@ def entropy(read: Reader) -> Evidence:
 
     Entropy of the rows of the map, mean over image tokens, over the log of the number of keys.
     """
-    return _plain(read, read.stored("entropy") / np.log(read.scan.attrs["keys"]))
+    return _mean(read.stored("entropy") / np.log(read.scan.attrs["keys"]))
 
 
 def sharpness(read: Reader) -> Evidence:
@@ -162,7 +165,7 @@ def sharpness(read: Reader) -> Evidence:
 
     The largest entry of each row of the map, mean over image tokens.
     """
-    return _plain(read, read.stored("peak"))
+    return _mean(read.stored("peak"))
 
 
 METRICS: Final[Mapping[str, Metric]] = {
@@ -183,12 +186,12 @@ METRICS: Final[Mapping[str, Metric]] = {
 
 def mass(read: Reader, roles: Sequence[str]) -> Evidence:
     """Share of all attention that roles get, mean over image tokens, in [0, 1]."""
-    return _plain(read, read.mass(roles))
+    return _mean(read.mass(roles))
 
 
 def share(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
     """m^T A w / m^T 1: attention of a region to roles per unit of region, in [0, 1]."""
-    return _plain(read, read.region(region, roles))
+    return _mean(read.region(region, roles))
 
 
 def total(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
@@ -196,7 +199,7 @@ def total(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
 
     Its mean over images is the synopsis of arXiv 2601.06338, less the images without detections.
     """
-    return _plain(read, read.region(region, roles, TOTAL))
+    return _mean(read.region(region, roles, TOTAL))
 
 
 def contrast(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
@@ -204,7 +207,7 @@ def contrast(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
     others = [str(name) for name in read.scan[REGION].to_numpy()] if REGION in read.scan else []
     values = read.region(region, roles)
     rest = [read.region(name, roles) for name in others if name != region]
-    return _differences(read, values - np.mean(rest, axis=0) if rest else values, SIDES)
+    return _mean(values - np.mean(rest, axis=0) if rest else values, SIDES)
 
 
 def difference(one: Mean, other: Mean) -> Mean:
@@ -224,7 +227,7 @@ def _own(read: Reader, kinds: Sequence[str]) -> Evidence:
         roles, others = ([f"{kind}{k}" for kind in kinds] for k in (own, other))
         region = f"object{own}"
         parts.append(read.region(region, roles) - read.region(region, others))
-    return _differences(read, (parts[0] + parts[1]) / 2, OBJECTS)
+    return _mean((parts[0] + parts[1]) / 2, OBJECTS)
 
 
 def _explained(read: Reader, label: str, others: Sequence[str]) -> Evidence:
@@ -262,22 +265,14 @@ def _ramped(read: Reader, kind: str) -> Evidence:
     )
 
 
-def _plain(read: Reader, values: Floats) -> Evidence:
-    """A number that says something of itself, and has no null."""
-    known = _complete(values)
-    prompts = read.prompts()
-    return Mean(
-        values=_counted(values, known), known=known, strata=_one_stratum(prompts), signed=False
-    )
-
-
-def _differences(read: Reader, values: Floats, shuffled: str) -> Evidence:
-    known = _complete(values)
-    prompts = read.prompts()
+def _mean(values: Floats, shuffled: str | None = None) -> Mean:
+    """The mean of a number [prompt, step, head], signed where a null shuffles its sign."""
+    known = np.asarray(np.isfinite(values).all(axis=(1, 2)))
     return Mean(
         values=_counted(values, known),
         known=known,
-        strata=_one_stratum(prompts),
+        strata=np.zeros(len(values), dtype=np.intp),
+        signed=shuffled is not None,
         shuffled=shuffled,
     )
 
@@ -285,12 +280,3 @@ def _differences(read: Reader, values: Floats, shuffled: str) -> Evidence:
 def _counted(values: Floats, known: npt.NDArray[np.bool_]) -> Floats:
     """Zeros where a prompt does not count."""
     return np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, 0)
-
-
-def _one_stratum(prompts: Prompts) -> npt.NDArray[np.intp]:
-    return np.zeros(len(prompts.texts), dtype=np.intp)
-
-
-def _complete(values: Floats) -> npt.NDArray[np.bool_]:
-    """[prompt] whether there are numbers of all its steps and heads."""
-    return np.asarray(np.isfinite(values).all(axis=(1, 2)))

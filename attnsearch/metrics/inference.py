@@ -47,7 +47,6 @@ class HeadScores:
     signed: bool
     shuffled: str | None
     """The label that the null shuffles; None: there is no null, and all below is NaN."""
-    null_mean: Floats
     effect: Floats
     """How many standard deviations of its null a head is away from the mean of it."""
     p_value: Floats
@@ -75,17 +74,20 @@ def infer(evidence: Evidence, over: Over = "mean", draws: int = DRAWS, seed: int
     weights = _weights(evidence, chosen, np.random.default_rng(seed))
     parts = []
     largest = np.zeros(draws)
+    shuffled = evidence.shuffled if chosen.sum() > 1 else None
     at_once = max(1, _NUMBERS_AT_ONCE // (draws * (steps if over == "peak" else 1)))
     for begin in range(0, heads, at_once):
         part = evidence.part(slice(None), slice(None), slice(begin, begin + at_once))
         if over == "mean":
             part = part.averaged()
         score, low, high = _interval(part, share, weights)
-        # The same seed for every part, so that a draw is of all heads together.
-        generator = np.random.default_rng(seed + 1)
-        tested = _tested(part, chosen, draws, generator, largest)
-        parts.append(np.stack([score, low, high, *tested]))
-    score, low, high, null_mean, effect, p_value = np.concatenate(parts, axis=1)
+        effect = p_value = np.full_like(score, np.nan)
+        if shuffled is not None:
+            # The same seed for every part, so that a draw is of all heads together.
+            generator = np.random.default_rng(seed + 1)
+            effect, p_value = _tested(part, chosen, draws, generator, largest)
+        parts.append(np.stack([score, low, high, effect, p_value]))
+    score, low, high, effect, p_value = np.concatenate(parts, axis=1)
     return HeadScores(
         score=score,
         ci_low=low,
@@ -93,8 +95,7 @@ def infer(evidence: Evidence, over: Over = "mean", draws: int = DRAWS, seed: int
         profile=profile,
         prompts=int(chosen.sum()),
         signed=evidence.signed,
-        shuffled=evidence.shuffled if chosen.sum() > 1 else None,
-        null_mean=null_mean,
+        shuffled=shuffled,
         effect=effect,
         p_value=p_value,
         largest=largest,
@@ -114,11 +115,8 @@ def family_wise(effect: Floats, largest: Floats) -> Floats:
 
 def _tested(
     part: Evidence, chosen: Flags, draws: int, generator: np.random.Generator, largest: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """Mean of the null, effect and p-value [head]; `largest` [draw] is brought up to date."""
-    if part.shuffled is None or chosen.sum() == 1:
-        nothing = np.full(part.scores((chosen / chosen.sum())[None]).shape[2], np.nan)
-        return nothing, nothing, nothing
+) -> tuple[Floats, Floats]:
+    """Effect and p-value [head]; `largest` [draw] is brought up to date."""
     observed, null = part.null(chosen, draws, generator)
     if part.signed and len(observed) > 1:
         null, observed = np.abs(null), np.abs(observed)
@@ -133,7 +131,7 @@ def _tested(
         exceeded = (away >= seen_away - np.abs(seen_away) * (1 - _TIE)).sum(axis=0)
     deviation = np.where(deviation > 0, deviation, np.inf)
     np.maximum(largest, np.abs(away / deviation).max(axis=1), out=largest)
-    return mean, seen_away / deviation, (exceeded + 1) / (draws + 1)
+    return seen_away / deviation, (exceeded + 1) / (draws + 1)
 
 
 def _interval(part: Evidence, share: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:

@@ -59,7 +59,7 @@ class RankedHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """What models of random weights, or the typical head, score; for comparison."""
+    """What heads of networks with shuffled weights score, for comparison."""
 
     heads: int
     median: float
@@ -128,7 +128,7 @@ def rank(
         for group, part in _parts(model, scan, view)
     ]
     if scans and not scored:
-        raise MetricError("all scans are controls, of random weights; name one with --scan")
+        raise MetricError("all scans are controls, of shuffled weights, which are not ranked")
     return _ranked(scored)
 
 

@@ -112,7 +112,11 @@ class Reader:
             )
         if len(relations) < 2:
             raise MetricError("the relational metric needs prompts with at least two relations")
-        return self.prompts()
+        prompts = self.prompts()
+        for name in ("relation", "relation_words"):
+            if name not in prompts.columns:
+                raise MetricError(f"the samples of some prompt of {self.model} differ in {name}")
+        return prompts
 
     def dipoles(self, role: str) -> Floats:
         """sum_i a_i r_i with a the attention to a role, [prompt, step, head, xy]."""

@@ -27,6 +27,11 @@ def colour_of(strength: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def letters_on(colour: tuple[int, int, int]) -> str:
+    """The colour of letters that can be read on another."""
+    return "black" if sum(colour) > 384 else "white"
+
+
 def write(path: Path, grids: Mapping[str, Mapping[HeadAddress, float]], title: str) -> None:
     """One PNG with a grid for every name; colours are relative to the largest score of all.
 
@@ -57,8 +62,7 @@ def write(path: Path, grids: Mapping[str, Mapping[HeadAddress, float]], title: s
                 x = _MARGIN + column * _CELL
                 colour = colour_of(score / largest)
                 pen.rectangle((x, y, x + _CELL - 2, y + _CELL - 2), fill=colour)
-                letters = "black" if sum(colour) > 384 else "white"
-                pen.text((x + 4, y + 14), f"{score:+.2f}", fill=letters, font_size=11)
+                pen.text((x + 4, y + 14), f"{score:+.2f}", fill=letters_on(colour), font_size=11)
         top += 2 * _TITLE + _CELL * len(layers[name])
     try:
         sheet.save(path, format="PNG")

@@ -136,8 +136,6 @@ def _tested(
 
 def _interval(part: Evidence, share: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
     """Score and ends of its interval [head]; of several steps at the one where it is largest."""
-    from scipy.stats import t  # slow to import
-
     by_step = part.scores(share)[0]
     step = (np.abs(by_step) if part.signed else by_step).argmax(axis=0)
     heads = np.arange(by_step.shape[1])
@@ -150,6 +148,8 @@ def _interval(part: Evidence, share: Floats, weights: Floats) -> tuple[Floats, F
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(resampled, [tail, 1 - tail], axis=0) + moved
         return score, low, high
+    from scipy.stats import t  # slow to import, and seldom needed
+
     spread = resampled.std(axis=0)
     prompts = int((share > 0).sum())
     if not part.repeats:

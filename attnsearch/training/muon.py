@@ -28,28 +28,37 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: nothing here re-evaluates
         """Update every matrix from its gradient."""
+        # All of one shape at once: starting work on one small matrix takes a GPU longer than
+        # doing it.
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                buffer = state.setdefault("momentum", torch.zeros_like(parameter))
-                buffer.lerp_(parameter.grad, 1 - group["momentum"])
-                update = orthogonalise(parameter.grad.lerp(buffer, group["momentum"]))
-                gain = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
-                parameter.add_(update, alpha=-group["lr"] * gain)
+            moved = [each for each in group["params"] if each.grad is not None]
+            for shape in dict.fromkeys(each.shape for each in moved):
+                alike = [each for each in moved if each.shape == shape]
+                self._update(alike, group["lr"], group["momentum"])
+
+    def _update(self, parameters: list[Tensor], rate: float, momentum: float) -> None:
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        buffers = [
+            self.state[each].setdefault("momentum", torch.zeros_like(each)) for each in parameters
+        ]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        nesterov = torch._foreach_lerp(gradients, buffers, momentum)
+        updates = orthogonalise(torch.stack(list(nesterov)))
+        rows, columns = parameters[0].shape
+        gain = max(1.0, rows / columns) ** 0.5
+        torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate * gain)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Singular values of [rows, columns] pushed to about 1 (0.7 to 1.2), directions kept.
+    """Singular values of [..., rows, columns] pushed to about 1 (0.7 to 1.2), directions kept.
 
     Newton-Schulz iteration with Keller Jordan's quintic coefficients.
     """
     a, b, c = _QUINTIC
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x

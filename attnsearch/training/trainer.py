@@ -138,8 +138,8 @@ class Trainer:
     def _update_average(self) -> None:
         # A young average forgets faster, so that early checkpoints are not the initial noise.
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.model.state_dict().items():
-            self.average[name].lerp_(tensor, 1 - decay)
+        weights = self.model.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), list(weights.values()), 1 - decay)
 
 
 def check_same_run(config: TrainingConfig, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from attnsearch_kernels.contract import (
 from attnsearch_kernels.plain import sketch_attention_plain, sketch_given_lse_plain
 from attnsearch_kernels.reference import sketch_attention_reference, sketch_given_lse_reference
 
+# A tuple, because torch.compile does not trace iterating over an enumeration in every version.
+_BACKENDS: Final = tuple(each.value for each in Backend)
+
 
 def sketch_attention(
     query: Tensor,
@@ -111,8 +114,8 @@ def resolve_backend(
     Raises:
         ValueError: the backend is unknown, or Triton was asked for and cannot take the call.
     """
-    if backend not in tuple(Backend):
-        known = ", ".join(Backend)
+    if backend not in _BACKENDS:
+        known = ", ".join(_BACKENDS)
         raise ValueError(f"unknown backend {str(backend)!r}; choose one of {known}")
     if backend in (Backend.REFERENCE, Backend.TORCH):
         return Backend(backend)

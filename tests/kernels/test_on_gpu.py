@@ -71,8 +71,9 @@ def test_memory_does_not_hold_the_map(keys: int) -> None:
     torch.cuda.reset_peak_memory_stats()
     result = call.run(Backend.TRITON)
     peak = torch.cuda.max_memory_allocated() - before
-    assert peak < 1.5 * sum(x.nbytes for x in result)
-    assert peak < 8 * 8 * 4096 * keys * 4
+    answer = sum(x.nbytes for x in result)
+    assert peak < 1.5 * answer
+    assert peak - answer < 8 * 8 * 4096 * keys * 2
 
 
 @pytest.mark.parametrize("statistics_of", ["attention", "lse"])

@@ -7,6 +7,7 @@ commands, so that `--help` answers at once.
 from attnsearch.cli.aggregate import aggregate
 from attnsearch.cli.application import app
 from attnsearch.cli.ask import ask
+from attnsearch.cli.cluster import cluster
 from attnsearch.cli.evaluate import evaluate
 from attnsearch.cli.info import info
 from attnsearch.cli.publish import publish
@@ -16,7 +17,7 @@ from attnsearch.cli.train import train
 from attnsearch.cli.verify import verify
 from attnsearch.cli.zoo import zoo
 
-for _command in (train, evaluate, scan, rank, ask, aggregate, verify, publish, info):
+for _command in (train, evaluate, scan, rank, ask, cluster, aggregate, verify, publish, info):
     app.command()(_command)
 app.add_typer(zoo, name="zoo")
 

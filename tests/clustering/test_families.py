@@ -1,0 +1,76 @@
+"""Families that were planted are found, and where none were none are."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from attnsearch.clustering import find_families
+from attnsearch.clustering.signatures import unit_rows
+from attnsearch.errors import ConfigError
+
+COLUMNS = 96
+
+
+def planted(
+    heads: list[int], shared: int, seed: int, drift: float = 0.5
+) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Signatures, models and kinds (private heads have -1) of models with some shared heads."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.standard_normal((shared, COLUMNS))
+    vectors, models, truth = [], [], []
+    for model, count in enumerate(heads):
+        own = [*range(min(shared, round(0.6 * count)))]
+        own += [-1] * (count - len(own))
+        order = rng.permutation(own)
+        for kind in order:
+            base = rng.standard_normal(COLUMNS) if kind < 0 else kinds[kind]
+            vectors.append(base + drift * rng.standard_normal(COLUMNS))
+        models += [f"model{model}"] * count
+        truth += [*order]
+    return unit_rows(np.array(vectors)), models, np.array(truth)
+
+
+def joined(members: list[tuple[int, ...]]) -> set[tuple[int, int]]:
+    return {pair for family in members for pair in combinations(sorted(family), 2)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("heads", [[16, 16, 24, 36], [12] * 6, [16, 16, 20, 20, 36, 36] * 2])
+def test_planted_families_are_recovered(heads: list[int], seed: int) -> None:
+    vectors, models, truth = planted(heads, shared=8, seed=seed)
+    families = find_families(vectors, models, draws=99).families
+    found = joined([family.members for family in families])
+    wanted = joined(
+        [tuple(np.flatnonzero(truth == kind)) for kind in range(8) if (truth == kind).sum() > 1]
+    )
+    assert len(found & wanted) >= 0.95 * len(found)
+    assert len(found & wanted) >= 0.95 * len(wanted)
+    assert families[0].p_value < 0.05
+    assert families[0].exemplar in families[0].members
+
+
+def test_where_nothing_is_shared_families_are_rare() -> None:
+    trials = 60
+    false = 0
+    for seed in range(trials):
+        vectors, models, _ = planted([12, 16, 16, 20], shared=0, seed=seed)
+        families = find_families(vectors, models, draws=99, seed=seed).families
+        false += any(family.p_value < 0.05 for family in families)
+    assert false <= 7  # with a chance of 5 %, more have one of 2 %
+
+
+def test_the_order_of_heads_does_not_matter() -> None:
+    vectors, models, _ = planted([12, 16, 16, 20], shared=6, seed=5)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    first = find_families(vectors, models, draws=99).families
+    again = find_families(vectors[order], [models[i] for i in order], draws=99).families
+    assert {family.members for family in first} == {
+        tuple(sorted(int(order[member]) for member in family.members)) for family in again
+    }
+
+
+def test_one_model_has_no_families() -> None:
+    vectors, models, _ = planted([12], shared=4, seed=0)
+    with pytest.raises(ConfigError, match="at least two models"):
+        find_families(vectors, models)

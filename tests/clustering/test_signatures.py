@@ -1,0 +1,56 @@
+"""Signatures say what a head does and nothing of how its model was sampled."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from attnsearch.clustering import find_families, signatures, standardised
+from attnsearch.errors import MetricError
+from attnsearch.metrics.planted import Kind, Plant, planted_scan
+
+PLANTS = (
+    Plant(kind=Kind.RELATIONAL, strength=2.0),
+    Plant(kind=Kind.OBJECT, strength=2.0),
+    Plant(kind=Kind.RELATIONAL, strength=-2.0),
+    *(Plant(base=tuple(np.random.default_rng(k).normal(0, 1, 8))) for k in range(13)),
+)
+
+
+def test_the_same_head_in_another_place_of_another_model_is_recognised() -> None:
+    scans = {"a": planted_scan(PLANTS, 0, noise=0.1), "b": planted_scan(PLANTS[::-1], 1, noise=0.1)}
+    vectors = standardised(signatures(scans))
+    cosine = vectors[:16] @ vectors[16:][::-1].T
+    assert (cosine.argmax(axis=1) == np.arange(16)).all()
+    relational = [0, 2]
+    assert np.diag(cosine)[relational].min() > 0.9
+
+
+def test_more_steps_of_the_same_maps_change_nothing() -> None:
+    once = planted_scan(PLANTS, 0)
+    twice = xr.concat(
+        [once, once], "step", data_vars="minimal", coords="minimal", join="exact", compat="equals"
+    ).assign_coords(noise_level=("step", [1.0, 0.4]))
+    np.testing.assert_allclose(
+        signatures({"a": once})["signature"], signatures({"a": twice})["signature"], atol=1e-9
+    )
+
+
+def test_columns_are_named_and_can_be_selected() -> None:
+    found = signatures({"a": planted_scan(PLANTS, 0)})
+    above = found.isel(column=(found["block"] == "relation") & (found["name"] == "above"))
+    upwards = above.isel(column=above["axis"] == "y")["signature"].mean("column").to_numpy()
+    assert upwards[0] * upwards[2] < 0
+    assert abs(upwards[[0, 2]]).min() > 5 * abs(upwards[3:]).max()
+
+
+def test_a_relational_head_is_found_across_scans() -> None:
+    scans = {f"m{seed}": planted_scan(PLANTS, seed) for seed in range(3)}
+    found = signatures(scans)
+    families = find_families(standardised(found), list(found["model"].values), draws=99)
+    heads = [{int(found["head"][member]) for member in each.members} for each in families.families]
+    assert {0} in heads
+
+
+def test_a_scan_without_noise_levels_is_refused() -> None:
+    with pytest.raises(MetricError, match="noise levels"):
+        signatures({"a": planted_scan(PLANTS, 0).drop_vars("noise_level")})

@@ -13,11 +13,24 @@ from attnsearch.cli.info import info
 from attnsearch.cli.publish import publish
 from attnsearch.cli.rank import rank
 from attnsearch.cli.scan import scan
+from attnsearch.cli.similar import similar
 from attnsearch.cli.train import train
 from attnsearch.cli.verify import verify
 from attnsearch.cli.zoo import zoo
 
-for _command in (train, evaluate, scan, rank, ask, cluster, aggregate, verify, publish, info):
+for _command in (
+    train,
+    evaluate,
+    scan,
+    rank,
+    ask,
+    cluster,
+    similar,
+    aggregate,
+    verify,
+    publish,
+    info,
+):
     app.command()(_command)
 app.add_typer(zoo, name="zoo")
 

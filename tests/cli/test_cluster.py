@@ -1,4 +1,4 @@
-"""`cluster` at the terminal."""
+"""`cluster` and `similar` at the terminal."""
 
 import json
 import shutil
@@ -44,3 +44,21 @@ def test_one_model_gets_one_line(folder: Path) -> None:
     result = run("cluster", folder / "one")
     assert result.exit_code == 2
     assert result.stderr.strip().endswith("families need heads of at least two models")
+
+
+def test_the_head_most_like_a_head_is_its_copy(folder: Path) -> None:
+    like = ("similar", folder / "two", "--to", "tiny:L1H0", "--json")
+    rows = json.loads(run(*like).stdout)
+    assert rows[0] == {"head": "twin:L1H0", "cosine": pytest.approx(1)}
+    assert "tiny:L1H0" not in {row["head"] for row in rows}
+    cosines = [row["cosine"] for row in rows]
+    assert cosines == sorted(cosines, reverse=True)
+    others = json.loads(run(*like, "--elsewhere", "-k", 2).stdout)
+    assert len(others) == 2
+    assert all(row["head"].startswith("twin:") for row in others)
+
+
+def test_a_head_that_is_not_there_gets_one_line(folder: Path) -> None:
+    result = run("similar", folder / "two", "--to", "tiny:L9H9")
+    assert result.exit_code == 2
+    assert "no head 'tiny:L9H9'; heads are named as tiny:L0H0" in result.stderr

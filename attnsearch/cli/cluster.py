@@ -53,6 +53,9 @@ def cluster(
     if as_json:
         print_json([asdict(row) for row in rows])
         return
+    if not rows:
+        note("no families: no heads of different models are more alike than unrelated heads")
+        return
     print_table(
         ["family", "models", "cohesion", "p", "heads"],
         [
@@ -68,7 +71,7 @@ def cluster(
         title=f"families of {options.store_name(store)}",
         words=["heads"],
     )
-    note(f"a pair has a cosine above {families.floor:.2f}; {len(families.families)} families")
+    note(f"{len(families.families)} families; a pair has a cosine of {families.floor:.2f} or more")
 
 
 def _rows(families: "Families", heads: "xr.Dataset") -> list[_Row]:

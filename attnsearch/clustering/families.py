@@ -1,10 +1,11 @@
 """Heads of different models that do the same.
 
 Two heads of different models are a pair when each is the other's most similar in its model, and
-more similar than chance: a floor that the most similar pair of unrelated heads passes in 5 % of
-draws. Unrelated heads are directions drawn at random in so many dimensions that their squared
-cosines have the mean found between the heads of one model; columns depend on each other, so these
-are fewer than there are columns. Families are the connected components of pairs.
+more similar than chance: above a floor that lets through at most 5 % of false pairs, by the number
+that unrelated heads would make (a false discovery rate). Unrelated heads are directions drawn at
+random in so many dimensions that their squared cosines have the mean found between the heads of
+one model; columns depend on each other, so these are fewer than there are columns. Families are
+the connected components of pairs.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from attnsearch.clustering.signatures import Floats, unit_rows
 from attnsearch.errors import ConfigError
 
 _FALSE_PAIRS: Final = 0.05
-"""Chance of any pair among unrelated heads."""
+"""Largest share of false pairs."""
 
 Pairs = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]
 """First and second heads, and their cosines."""
@@ -48,7 +49,7 @@ class Families:
 
     families: tuple[Family, ...]
     floor: float
-    """Smallest cosine of a pair."""
+    """Smallest cosine of a pair; infinite where there are none."""
 
 
 def find_families(
@@ -75,11 +76,12 @@ def find_families(
         _pairs(unit_rows(rng.standard_normal((len(vectors), dimensions))), owners)
         for _ in range(draws)
     ]
-    floor = float(np.quantile([pairs[2].max(initial=-1) for pairs in null], 1 - _FALSE_PAIRS))
+    found_pairs = _pairs(vectors, owners)
+    floor = _floor(found_pairs[2], np.concatenate([pairs[2] for pairs in null]), draws)
     widest = np.array([_widest(pairs, floor, owners) for pairs in null])
     found = [
         _family(members, vectors, owners, widest)
-        for members in _components(_pairs(vectors, owners), floor, len(vectors))
+        for members in _components(found_pairs, floor, len(vectors))
     ]
     found.sort(key=lambda family: (-family.coverage, -family.cohesion, family.members))
     return Families(families=tuple(found), floor=floor)
@@ -116,10 +118,21 @@ def _pairs(vectors: Floats, owners: npt.NDArray[np.intp]) -> Pairs:
     return first, best[first, with_model], cosine[first, with_model]
 
 
+def _floor(found: Floats, null: Floats, draws: int) -> float:
+    """The smallest cosine from which on the pairs of null draws are few beside those found.
+
+    Infinite where they never are.
+    """
+    falling, null = np.sort(found)[::-1], np.sort(null)
+    false = (len(null) - np.searchsorted(null, falling)) / draws
+    few = np.flatnonzero(false <= _FALSE_PAIRS * np.arange(1, len(falling) + 1))
+    return float(falling[few[-1]]) if len(few) else np.inf
+
+
 def _components(pairs: Pairs, floor: float, heads: int) -> list[npt.NDArray[np.intp]]:
     """The families of pairs above a floor, each its heads in order."""
     first, second, cosine = pairs
-    kept = cosine > floor
+    kept = cosine >= floor
     graph = coo_array((cosine[kept], (first[kept], second[kept])), shape=(heads, heads))
     count, label = connected_components(graph, directed=False)
     sizes = np.bincount(label, minlength=count)

@@ -139,7 +139,9 @@ class Trainer:
         # A young average forgets faster, so that early checkpoints are not the initial noise.
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
         weights = self.model.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), list(weights.values()), 1 - decay)
+        # A resumed average may have its names in another order.
+        averages = [self.average[name] for name in weights]
+        torch._foreach_lerp_(averages, list(weights.values()), 1 - decay)
 
 
 def check_same_run(config: TrainingConfig, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -309,3 +309,12 @@ def test_the_learning_rate_of_a_state_does_not_matter(stopped, tiny_run):
     resumed = Trainer.resume(tiny_run, other, CPU)
     expected = Trainer.resume(tiny_run, deepcopy(stopped), CPU)
     assert steps(resumed, 2) == steps(expected, 2)
+
+
+def test_the_average_follows_names_whatever_order_a_checkpoint_has_them_in(tiny_run):
+    straight, turned = Trainer(tiny_run, CPU), Trainer(tiny_run, CPU)
+    turned.average = dict(reversed(turned.average.items()))
+    for trainer in (straight, turned):
+        trainer.take_step()
+    for name, wanted in straight.average.items():
+        assert torch.equal(turned.average[name], wanted), name

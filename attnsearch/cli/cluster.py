@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note, print_json, print_table
+from attnsearch.cli.console import note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 
 if TYPE_CHECKING:
@@ -35,19 +35,18 @@ def cluster(
     """Families of heads: heads of different models in a store that do the same.
 
     Two heads are a pair when each is the other's most similar in its model, and more similar than
-    unrelated heads are; families are what pairs connect. p: chance that unrelated
-    heads make a family in as many models.
+    unrelated heads are; families are what pairs connect. p: chance that unrelated heads make a
+    family in as many models. Scans that were made with `scan --control` are left out.
 
     Example: attnsearch cluster zoo.zarr
     """
     from attnsearch.clustering import find_families, signatures, standardised
-    from attnsearch.metrics.ranking import CONTROL
     from attnsearch.store import open_scans
 
     scans = open_scans(store)
-    scans = {name: scan for name, scan in scans.items() if not scan.attrs.get(CONTROL)}
     with opened_aggregator(scheduler) as aggregate:
         heads = signatures(scans, aggregate)
+    note_left_out(scans)
     families = find_families(standardised(heads), list(heads["model"].values))
     rows = _rows(families, heads)[:top]
     if as_json:
@@ -75,26 +74,22 @@ def cluster(
 
 
 def _rows(families: "Families", heads: "xr.Dataset") -> list[_Row]:
-    from attnsearch.axes import HeadAddress
-
-    models = [str(model) for model in heads["model"].values]
-    addresses = [
-        str(HeadAddress(int(layer), int(head)))
-        for layer, head in zip(heads["layer"].values, heads["head"].values, strict=True)
-    ]
+    addresses = [str(address).rpartition(":") for address in heads["address"].values]
+    models = len({model for model, _, _ in addresses})
     rows = []
     for number, family in enumerate(families.families, start=1):
         members: dict[str, list[str]] = {}
         for member in family.members:
-            members.setdefault(models[member], []).append(addresses[member])
+            model, _, head = addresses[member]
+            members.setdefault(model, []).append(head)
         rows.append(
             _Row(
                 family=number,
                 coverage=family.coverage,
-                models=len(set(models)),
+                models=models,
                 cohesion=family.cohesion,
                 p_value=family.p_value,
-                exemplar=f"{models[family.exemplar]}:{addresses[family.exemplar]}",
+                exemplar="".join(addresses[family.exemplar]),
                 heads=members,
             )
         )

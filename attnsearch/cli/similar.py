@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table
+from attnsearch.cli.console import note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import MetricError
 
@@ -26,19 +26,14 @@ def similar(
     """
     import numpy as np
 
-    from attnsearch.axes import HeadAddress
     from attnsearch.clustering import signatures, standardised
     from attnsearch.store import open_scans
 
+    scans = open_scans(store)
     with opened_aggregator(scheduler) as aggregate:
-        heads = signatures(open_scans(store), aggregate)
-    models = [str(model) for model in heads["model"].values]
-    names = [
-        f"{model}:{HeadAddress(int(layer), int(head))}"
-        for model, layer, head in zip(
-            models, heads["layer"].values, heads["head"].values, strict=True
-        )
-    ]
+        heads = signatures(scans, aggregate)
+    note_left_out(scans)
+    models, names = heads["model"].values, [str(address) for address in heads["address"].values]
     if to not in names:
         raise MetricError(f"no head {to!r}; heads are named as {names[0]} to {names[-1]}")
     asked = names.index(to)

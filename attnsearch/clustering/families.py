@@ -68,7 +68,7 @@ def find_families(
         ConfigError: the heads are of fewer than two models.
     """
     owners = np.unique(np.asarray(models), return_inverse=True)[1].reshape(-1)
-    if len(vectors) != len(owners) or owners.max(initial=0) < 1:
+    if owners.max(initial=0) < 1:
         raise ConfigError("families need heads of at least two models")
     rng = np.random.default_rng(seed)
     dimensions = _dimensions(vectors, owners)

@@ -1,15 +1,15 @@
 """One vector for every head, comparable between models of different depth, width and sampler.
 
-Version 1 has three blocks of columns, each at the noise levels of `LEVELS`:
+Version 1 has three parts, groups of columns, each at the noise levels of `LEVELS`:
 
-    relation    where the map of the relation words moves for each relation, in half canvases
-                (x, y), relative to the mean over relations
+    relation    dipole (x, y) of the map of the relation words for each relation, less that of the
+                mean over relations: mean over image tokens of attention times position, which
+                runs from -1 to 1 across the canvas
     object      the same of the words of object 1
     mass        share of attention that each role gets
 
 Steps of a scan become noise levels by linear interpolation, so neither their number nor the grid
-of the map decides the length of a signature. The direction of a relation is that of its dipole, in
-units of the canvas.
+of the map decides the length of a signature.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from attnsearch.aggregate import Aggregator
-from attnsearch.axes import HEAD, LAYER, RELATIONS, ROLE, ROLES
+from attnsearch.axes import HEAD, LAYER, RELATIONS, ROLE, ROLES, HeadAddress
 from attnsearch.errors import MetricError
-from attnsearch.metrics.ranking import NOISE_LEVEL
+from attnsearch.metrics.ranking import CONTROL, NOISE_LEVEL
 from attnsearch.metrics.reader import Reader
 
 VERSION: Final = 1
@@ -38,27 +38,33 @@ Floats = npt.NDArray[np.float64]
 def signatures(scans: Mapping[str, xr.Dataset], aggregate: Aggregator | None = None) -> xr.Dataset:
     """The signatures of all heads of some scans: `signature` (address, column).
 
-    `address` has the coordinates model, layer and head; `column` has block, name (of the relation
-    or role), axis (x, y or empty) and noise_level. A relation or role that a scan has not is 0.
+    `address` is written MODEL:L2H8 and has the coordinates model, layer and head; `column` has
+    part, name (of the relation or role), axis (x, y or empty) and noise_level. A relation or role
+    that a scan has not is 0. Controls are left out.
 
     Raises:
-        MetricError: there are no scans, or one does not state its relations or noise levels.
+        MetricError: there are no scans but controls, or one does not state its relations or noise
+            levels.
     """
-    if not scans:
-        raise MetricError("there are no scans to take signatures of")
     aggregate = aggregate or Aggregator()
-    parts = [_of_scan(name, scan, aggregate) for name, scan in scans.items()]
-    found = xr.concat(
-        parts, "address", data_vars="minimal", coords="minimal", join="exact", compat="equals"
+    found = [
+        _of_scan(name, scan, aggregate)
+        for name, scan in scans.items()
+        if not scan.attrs.get(CONTROL)
+    ]
+    if not found:
+        raise MetricError("there are no scans to take signatures of, other than controls")
+    together = xr.concat(
+        found, "address", data_vars="minimal", coords="minimal", join="exact", compat="equals"
     )
-    return found.assign_attrs(version=VERSION)
+    return together.assign_attrs(version=VERSION)
 
 
 def standardised(signatures: xr.Dataset) -> Floats:
     """Signatures ready to be compared by inner product, [head, column], rows of unit length.
 
     Of every model each column has mean 0 and deviation 1 over its heads: raw columns tell models
-    apart, not behaviours. Every block weighs the same, whatever its number of columns.
+    apart, not behaviours. Every part weighs the same, whatever its number of columns.
     """
     values = signatures["signature"].to_numpy().astype(np.float64)
     models = signatures["model"].to_numpy()
@@ -67,9 +73,9 @@ def standardised(signatures: xr.Dataset) -> Floats:
         deviation = own.std(axis=0)
         deviation[deviation < _SMALLEST] = np.inf
         values[models == model] = (own - own.mean(axis=0)) / deviation
-    blocks = signatures["block"].to_numpy()
-    for block in np.unique(blocks):
-        values[:, blocks == block] /= np.sqrt((blocks == block).sum())
+    parts = signatures["part"].to_numpy()
+    for part in np.unique(parts):
+        values[:, parts == part] /= np.sqrt((parts == part).sum())
     return unit_rows(values)
 
 
@@ -89,12 +95,12 @@ def _of_scan(name: str, scan: xr.Dataset, aggregate: Aggregator) -> xr.Dataset:
     subject = [role for role in _SUBJECT if role in roles]
     columns: list[tuple[str, str, str]] = []
     values: list[Floats] = []
-    for block, moved in (("relation", ["relation"]), ("object", subject)):
-        dipole = np.sum([reader.dipoles(role) for role in moved], axis=0)
+    for part, moved in (("relation", ["relation"]), ("object", subject)):
+        dipole = np.sum([reader.dipoles(role) for role in moved], axis=0) / np.prod(reader.grid)
         responses = _responses(dipole, relations)
         for relation in RELATIONS:
             for number, axis in enumerate("xy"):
-                columns.append((block, relation, axis))
+                columns.append((part, relation, axis))
                 values.append(responses[relation][..., number])
     empty = np.zeros_like(values[0])
     for role in ROLES:
@@ -102,15 +108,16 @@ def _of_scan(name: str, scan: xr.Dataset, aggregate: Aggregator) -> xr.Dataset:
         values.append(reader.mass([role]).mean(axis=0) if role in roles else empty)
     # [column, step, head] -> [head, column and level]
     found = np.stack([_at_levels(value, levels) for value in values])
-    layers, heads = scan[LAYER].to_numpy(), scan[HEAD].to_numpy()
-    blocks, names, axes = (np.repeat(each, len(LEVELS)) for each in zip(*columns, strict=True))
+    heads = [HeadAddress(int(k), int(h)) for k in scan[LAYER].values for h in scan[HEAD].values]
+    parts, names, axes = (np.repeat(each, len(LEVELS)) for each in zip(*columns, strict=True))
     return xr.Dataset(
         {"signature": (("address", "column"), found.reshape(-1, found.shape[-1]).T)},
         coords={
-            "model": ("address", np.full(len(layers) * len(heads), name, dtype=object)),
-            "layer": ("address", np.repeat(layers, len(heads))),
-            "head": ("address", np.tile(heads, len(layers))),
-            "block": ("column", blocks),
+            "address": [f"{name}:{head}" for head in heads],
+            "model": ("address", np.full(len(heads), name, dtype=object)),
+            "layer": ("address", [head.layer for head in heads]),
+            "head": ("address", [head.head for head in heads]),
+            "part": ("column", parts),
             "name": ("column", names),
             "axis": ("column", axes),
             NOISE_LEVEL: ("column", np.tile(LEVELS, len(columns))),

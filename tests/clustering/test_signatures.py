@@ -37,7 +37,7 @@ def test_more_steps_of_the_same_maps_change_nothing() -> None:
 
 def test_columns_are_named_and_can_be_selected() -> None:
     found = signatures({"a": planted_scan(PLANTS, 0)})
-    above = found.isel(column=(found["block"] == "relation") & (found["name"] == "above"))
+    above = found.isel(column=(found["part"] == "relation") & (found["name"] == "above"))
     upwards = above.isel(column=above["axis"] == "y")["signature"].mean("column").to_numpy()
     assert upwards[0] * upwards[2] < 0
     assert abs(upwards[[0, 2]]).min() > 5 * abs(upwards[3:]).max()
@@ -54,3 +54,11 @@ def test_a_relational_head_is_found_across_scans() -> None:
 def test_a_scan_without_noise_levels_is_refused() -> None:
     with pytest.raises(MetricError, match="noise levels"):
         signatures({"a": planted_scan(PLANTS, 0).drop_vars("noise_level")})
+
+
+def test_controls_have_no_signatures() -> None:
+    control = planted_scan(PLANTS, 1).assign_attrs(control=True)
+    found = signatures({"a": planted_scan(PLANTS, 0), "a-control": control})
+    assert set(found["model"].values) == {"a"}
+    with pytest.raises(MetricError, match="other than controls"):
+        signatures({"a-control": control})

@@ -14,23 +14,25 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
 import torch
-from _killing import Work, scan_exists, tree_bytes, wait_for
+from _killing import Work, tree_bytes, wait_for
 from _workload import versions
 from crash import CHECKPOINT, prepare
 
 from attnsearch.errors import StoreError
 from attnsearch.scanning import DiTSubject, ScanPlan
-from attnsearch.store import open_store, verify
+from attnsearch.store import open_store, scan_names, verify
 from attnsearch_kernels.machine import describe_machine
 
 WRITERS: Final = 2
@@ -101,7 +103,7 @@ def _fill(
 ) -> None:
     """Bring both scans of one store to their end, whatever happens on the way."""
     store = works[0].store
-    reader = _start_reader(store, plans)
+    reader, last_reading = _start_reader(store, plans)
     writers: dict[int, tuple[Work, float]] = {}
     complete = set[str]()
     names = {work: plan.name for work, plan in zip(works, plans, strict=True)}
@@ -133,29 +135,36 @@ def _fill(
             else:
                 tally.ended += 1
                 complete.add(names[work])
-    os.kill(reader, signal.SIGTERM)
-    os.waitpid(reader, 0)
+    last_reading.set()
+    reader.join(timeout=120)
+    if reader.exitcode != 0:
+        reader.kill()
+        raise SystemExit("the reader failed or hung; see above")
     said = store.with_name("readings").read_text()
     tally.readings += len(said)
     tally.unreadable += said.count("x")
 
 
-def _start_reader(store: Path, plans: list[ScanPlan]) -> int:
-    """Fork a child that reads the store again and again and says how that went; its id."""
-    said = os.open(store.with_name("readings"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    child = os.fork()
-    if child:
-        os.close(said)
-        return child
-    asked_to_end = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked_to_end.set())
-    while True:
-        last = asked_to_end.is_set()  # so that at least one reading sees both scans whole
-        time.sleep(0.05)
-        if all(scan_exists(store, plan) for plan in plans):
-            os.write(said, b"." if _reads_well(store) else b"x")
-        if last:
-            os._exit(0)
+def _start_reader(store: Path, plans: list[ScanPlan]) -> tuple[BaseProcess, Event]:
+    """Start a process that reads the store again and again and says how that went.
+
+    It is a fresh interpreter: a fork of this one would wait for threads it does not have. Set the
+    event to have it read once more and end.
+    """
+    fresh = get_context("spawn")
+    last = fresh.Event()
+    reader = fresh.Process(target=_read_on, args=(store, [plan.name for plan in plans], last))
+    reader.start()
+    return reader, last
+
+
+def _read_on(store: Path, scans: list[str], last: Event) -> None:
+    with store.with_name("readings").open("a") as said:
+        over = False
+        while not over:
+            over = last.wait(0.05)  # so that at least one reading sees the scans whole
+            if (store / "zarr.json").exists() and {*scans} <= {*scan_names(store)}:
+                said.write("." if _reads_well(store) else "x")
 
 
 def _reads_well(store: Path) -> bool:

@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -24,15 +25,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import dask
 import numpy as np
 import torch
-from _killing import Work, tree_bytes, wait_for
+from _killing import Work, scan_exists, tree_bytes, wait_for
 from _workload import versions
 from crash import CHECKPOINT, prepare
 
 from attnsearch.errors import StoreError
 from attnsearch.scanning import DiTSubject, ScanPlan
-from attnsearch.store import open_store, scan_names, verify
+from attnsearch.store import open_store, verify
 from attnsearch_kernels.machine import describe_machine
 
 WRITERS: Final = 2
@@ -146,24 +148,25 @@ def _fill(
 
 
 def _start_reader(store: Path, plans: list[ScanPlan]) -> tuple[BaseProcess, Event]:
-    """Start a process that reads the store again and again and says how that went.
+    """Fork a child that reads the store again and again and says how that went.
 
-    It is a fresh interpreter: a fork of this one would wait for threads it does not have. Set the
-    event to have it read once more and end.
+    Set the event to have it read once more and end.
     """
-    fresh = get_context("spawn")
-    last = fresh.Event()
-    reader = fresh.Process(target=_read_on, args=(store, [plan.name for plan in plans], last))
+    forking = get_context("fork")
+    last = forking.Event()
+    reader = forking.Process(target=_read_on, args=(store, plans, last))
     reader.start()
     return reader, last
 
 
-def _read_on(store: Path, scans: list[str], last: Event) -> None:
+def _read_on(store: Path, plans: list[ScanPlan], last: Event) -> None:
+    # A fork has the pool of its parent, but none of its threads.
+    dask.config.set(pool=ThreadPoolExecutor())
     with store.with_name("readings").open("a") as said:
         over = False
         while not over:
             over = last.wait(0.05)  # so that at least one reading sees the scans whole
-            if (store / "zarr.json").exists() and {*scans} <= {*scan_names(store)}:
+            if all(scan_exists(store, plan) for plan in plans):
                 said.write("." if _reads_well(store) else "x")
 
 

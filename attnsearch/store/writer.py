@@ -166,7 +166,9 @@ class ScanWriter:
                 return
             with self._storage.waited_claim(ledger_claim(self.name)) as claim:
                 self._ledger.pack(claim)
-            self._storage.sweep(f"{self.name}@")
+            # One that died while it opened this scan left the root claimed.
+            for left in (f"{self.name}@", ROOT_CLAIM):
+                self._storage.sweep(left)
 
     def release(self) -> None:
         """Let go of every block that was claimed and not written."""

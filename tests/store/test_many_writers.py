@@ -96,6 +96,24 @@ def test_the_claim_of_a_dead_process_is_free_and_its_leavings_are_swept(scan, st
     assert not (store / ".writing").exists()
 
 
+def test_a_process_that_dies_while_it_opens_a_scan_leaves_nothing_once_that_is_complete(
+    scan, store
+):
+    writer = scan.open(store)
+    code = (
+        "import os, pathlib, sys\n"
+        "from attnsearch.store.local import LocalStorage\n"
+        "claim = LocalStorage(pathlib.Path(sys.argv[1])).claim('store')\n"
+        "os._exit(7)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, store], check=False).returncode == 7
+    assert (store / ".writing" / "store.lock").exists()
+    for block in range(scan.layout.blocks):
+        writer.write_block(block, scan.block(block))
+    writer.finalise()
+    assert not (store / ".writing").exists()
+
+
 @pytest.mark.parametrize(
     "said", [b"", b"[]", b"{}", b'{"host": 3, "pid": "x"}', b"\xff", b"9" * 9999]
 )

@@ -112,7 +112,7 @@ def quiet() -> Iterator[None]:
     logs = [import_module(f"{name}.utils.logging") for name in installed]
     before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
     for log in logs:
-        log.set_verbosity_error()
+        log.set_verbosity(log.CRITICAL)  # they log what they also raise
         log.disable_progress_bar()
     try:
         yield

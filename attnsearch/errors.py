@@ -17,6 +17,10 @@ class CheckpointError(AttnsearchError):
     """A checkpoint is missing, damaged, unsafe to load, or of another architecture."""
 
 
+class DivergenceError(AttnsearchError):
+    """Training left the finite numbers."""
+
+
 class CaptionError(AttnsearchError):
     """A caption has a word outside the vocabulary or does not follow the grammar."""
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import torch
 
-from attnsearch.errors import CheckpointError
+from attnsearch.errors import CheckpointError, DivergenceError
 from attnsearch.intake import read_regular
 from attnsearch.models import Checkpoint, load_checkpoint, save_checkpoint
 from attnsearch.training.config import TrainingConfig
@@ -59,6 +59,7 @@ def train(
 
     Raises:
         CheckpointError: the folder holds a run and `resume` is off, or it holds another run.
+        DivergenceError: the weights left the finite numbers; the state saved last is kept.
         KeyboardInterrupt: the user stopped the run; its state is saved.
     """
     latest = folder / "checkpoint.pt"
@@ -128,8 +129,12 @@ def _steps(trainer: Trainer) -> Iterator[Progress]:
 def _saved_on_exit(trainer: Trainer, path: Path) -> Iterator[None]:
     try:
         yield
-    finally:
+    except DivergenceError:  # no state to go on from; the last one saved is
+        raise
+    except BaseException:
         save_checkpoint(trainer.checkpoint(), path)
+        raise
+    save_checkpoint(trainer.checkpoint(), path)
 
 
 @contextmanager

@@ -5,14 +5,15 @@ generator, which is saved with the optimisers.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Self, TypeVar
+from math import isfinite
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnsearch import encoders
-from attnsearch.errors import CheckpointError
+from attnsearch.errors import CheckpointError, DivergenceError
 from attnsearch.intake import one_line, quote
 from attnsearch.models import Checkpoint, DiT
 from attnsearch.task.captions import training_captions
@@ -21,6 +22,7 @@ from attnsearch.training.captioning import CaptionSampler
 from attnsearch.training.config import TrainingConfig
 from attnsearch.training.muon import Muon
 from attnsearch.training.objectives import noise_batch
+from attnsearch.training.recording import RecordedBackward
 
 _Kind = TypeVar("_Kind")
 
@@ -30,6 +32,16 @@ _MEMORY: Final[dict[type, set[str]]] = {
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
 }
 """What an optimiser remembers of a parameter once it has moved it."""
+
+
+class _Batch(NamedTuple):
+    image: Tensor
+    timestep: Tensor
+    target: Tensor
+    caption: Tensor
+    """[row] index into the training captions."""
+    dropped: Tensor
+    """[row] bool, where the null condition takes the caption's place."""
 
 
 class Trainer:
@@ -49,6 +61,7 @@ class Trainer:
         text = encoders.build(config.encoder).encode(captions)
         self._text, self._text_mask = text.embedding.to(device), text.mask.to(device)
         self._optimisers = _optimisers(self.model, config)
+        self._recorded: RecordedBackward | None = None
 
     @classmethod
     def resume(cls, config: TrainingConfig, checkpoint: Checkpoint, device: torch.device) -> Self:
@@ -79,21 +92,28 @@ class Trainer:
         return trainer
 
     def take_step(self) -> float:
-        """One optimiser step on a fresh batch; returns the loss."""
+        """One optimiser step on a fresh batch; returns the loss.
+
+        Raises:
+            DivergenceError: the loss is not finite; the weights are spoilt.
+        """
         config = self.config
         factor = config.rate_factor(self.step)
         for optimiser in self._optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-            optimiser.zero_grad(set_to_none=True)
-        loss = self._loss()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+        loss = self._backward(self._draw())
         for optimiser in self._optimisers:
             optimiser.step()
         self._update_average()
         self.step += 1
-        return loss.item()
+        value = loss.item()
+        if not isfinite(value):
+            raise DivergenceError(
+                f"training diverged: the loss of step {self.step:,} is {value}; another seed or "
+                "lower learning rates may hold"
+            )
+        return value
 
     def checkpoint(self) -> Checkpoint:
         """All of the run at this step."""
@@ -113,26 +133,35 @@ class Trainer:
             },
         )
 
-    def _loss(self) -> Tensor:
+    def _draw(self) -> _Batch:
         config = self.config
         scenes = draw_scenes(config.task, config.batch, self.generator)
         caption = self._caption_sampler.draw(scenes, self.generator)
-        batch = noise_batch(render(config.task, scenes), config, self.generator)
+        noised = noise_batch(render(config.task, scenes), config, self.generator)
         dropped = torch.rand(config.batch, generator=self.generator) < config.null_probability
-        text = torch.where(
-            dropped.to(self.device)[:, None, None],
-            self.model.null_embedding,
-            self._text[caption.to(self.device)],
-        )
+        batch = _Batch(*noised, caption, dropped)
+        return _Batch(*(each.to(self.device) for each in batch))
+
+    def _backward(self, batch: _Batch) -> Tensor:
+        """The loss of a batch; leaves its clipped gradients on the parameters."""
+        if self.device.type != "cuda":
+            self.model.zero_grad(set_to_none=True)
+            return self._loss_and_gradients(*batch)
+        if self._recorded is None:
+            self._recorded = RecordedBackward(self._loss_and_gradients, self.model, batch)
+        return self._recorded(*batch)
+
+    def _loss_and_gradients(
+        self, image: Tensor, timestep: Tensor, target: Tensor, caption: Tensor, dropped: Tensor
+    ) -> Tensor:
+        text = torch.where(dropped[:, None, None], self.model.null_embedding, self._text[caption])
         # Mixed precision pays where the hardware multiplies bfloat16; weights stay float32.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            prediction = self.model(
-                batch.image.to(self.device),
-                batch.timestep.to(self.device),
-                text,
-                self._text_mask[caption.to(self.device)],
-            )
-        return F.mse_loss(prediction.float(), batch.target.to(self.device))
+            prediction = self.model(image, timestep, text, self._text_mask[caption])
+        loss = F.mse_loss(prediction.float(), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        return loss.detach()
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from attnsearch.errors import CheckpointError, ConfigError
+from attnsearch.errors import CheckpointError, ConfigError, DivergenceError
 from attnsearch.models import load_checkpoint
 from attnsearch.training import run, trainer
 from attnsearch.training.objectives import noise_batch
@@ -131,6 +131,20 @@ def test_a_resumed_log_drops_what_came_after_the_checkpoint(tiny_run, tmp_path):
     losses = [(line["step"], line["loss"]) for line in log_of(tmp_path) if "loss" in line]
     assert [step for step, _ in losses] == [4, 6, 8, 12]
     assert max(loss for _, loss in losses) < 100
+
+
+def test_a_run_that_diverges_ends_and_keeps_its_last_sound_state(tiny_run, tmp_path, monkeypatch):
+    def spoilt_after_step_5(*arguments):
+        batch = noise_batch(*arguments)
+        spoilt = spoil.pop(0) if spoil else True
+        return batch._replace(image=batch.image * float("nan")) if spoilt else batch
+
+    spoil = [False] * 5
+    monkeypatch.setattr(trainer, "noise_batch", spoilt_after_step_5)
+    with pytest.raises(DivergenceError, match="loss of step 6 is nan"):
+        train(tiny_run, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 4
+    assert [line["step"] for line in log_of(tmp_path / "run")] == [4]
 
 
 def test_resuming_a_finished_run_changes_nothing(finished, tiny_run, tmp_path):

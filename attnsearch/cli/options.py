@@ -55,3 +55,8 @@ Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
 def store_name(store: str) -> str:
     """The last part of a folder or URL."""
     return PurePosixPath(store).name
+
+
+def beside(store: str) -> Path | None:
+    """The folder beside a store where what was worked out of it is kept; None beside a URL."""
+    return None if "://" in store else Path(store).with_name(f"{store_name(store)}.signatures")

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.special import entr
 
 from attnsearch.aggregate import basis_of
 from attnsearch.axes import REGIONS, RELATION_DIRECTIONS, ROLES, SKETCH_AXES
@@ -98,6 +99,7 @@ def planted_scan(
     }
     sketches = np.empty((len(captions), len(plants), len(ROLES), GRID**2), dtype=np.float32)
     regions = np.empty((len(captions), len(REGIONS), GRID**2), dtype=np.float32)
+    entropy, peak = (np.empty((len(captions), len(plants)), dtype=np.float32) for _ in range(2))
     for number, caption in enumerate(captions):
         shown = _regions(caption, positions, rng)
         logits = noise * rng.normal(size=(len(plants), len(ROLES), len(positions)))
@@ -111,6 +113,8 @@ def planted_scan(
         maps = np.exp(logits - logits.max(axis=1, keepdims=True))
         maps /= maps.sum(axis=1, keepdims=True)
         sketches[number] = maps @ basis.T
+        entropy[number] = entr(maps).sum(axis=1).mean(axis=-1)
+        peak[number] = maps.max(axis=1).mean(axis=-1)
         regions[number] = shown @ basis.T
     texts = [
         caption.text if number < len(captions) // replicates else f"{caption.text} #{number}"
@@ -119,6 +123,10 @@ def planted_scan(
     return scan.assign(
         {
             "sketch": (SKETCH_AXES, sketches[:, None, None, None]),
+            **{
+                name: (SKETCH_AXES[:5], each[:, None, None, None])
+                for name, each in (("entropy", entropy), ("peak", peak))
+            },
             "region_coefficients": (("sample", "region", "basis"), regions),
         }
     ).assign_coords(

@@ -39,7 +39,7 @@ def joined(members: list[tuple[int, ...]]) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("heads", [[16, 16, 24, 36], [12] * 6, [16, 16, 20, 20, 36, 36] * 2])
 def test_planted_families_are_recovered(heads: list[int], seed: int) -> None:
     vectors, models, truth = planted(heads, shared=8, seed=seed)
-    families = find_families(vectors, models, draws=99).families
+    families = find_families(vectors, models, draws=99)
     found = joined([family.members for family in families])
     wanted = joined(
         [tuple(np.flatnonzero(truth == kind)) for kind in range(8) if (truth == kind).sum() > 1]
@@ -50,12 +50,22 @@ def test_planted_families_are_recovered(heads: list[int], seed: int) -> None:
     assert families[0].exemplar in families[0].members
 
 
+def test_what_two_models_share_does_not_depend_on_a_third() -> None:
+    vectors, models, _ = planted([16, 16, 20], shared=8, seed=2)
+    rng = np.random.default_rng(3)
+    # All heads of the third are alike, as those of a model that learned nothing.
+    dull = unit_rows(rng.standard_normal(COLUMNS) + 0.3 * rng.standard_normal((24, COLUMNS)))
+    alone = find_families(vectors, models, draws=19)
+    together = find_families(np.vstack([vectors, dull]), models + ["dull"] * 24, draws=19)
+    assert {family.members for family in alone} == {family.members for family in together}
+
+
 def test_where_nothing_is_shared_families_are_rare() -> None:
     trials = 60
     false = 0
     for seed in range(trials):
         vectors, models, _ = planted([12, 16, 16, 20], shared=0, seed=seed)
-        families = find_families(vectors, models, draws=99, seed=seed).families
+        families = find_families(vectors, models, draws=99, seed=seed)
         false += any(family.p_value < 0.05 for family in families)
     assert false <= 7  # with a chance of 5 %, more have one of 2 %
 
@@ -63,8 +73,8 @@ def test_where_nothing_is_shared_families_are_rare() -> None:
 def test_the_order_of_heads_does_not_matter() -> None:
     vectors, models, _ = planted([12, 16, 16, 20], shared=6, seed=5)
     order = np.random.default_rng(0).permutation(len(vectors))
-    first = find_families(vectors, models, draws=99).families
-    again = find_families(vectors[order], [models[i] for i in order], draws=99).families
+    first = find_families(vectors, models, draws=99)
+    again = find_families(vectors[order], [models[i] for i in order], draws=99)
     assert {family.members for family in first} == {
         tuple(sorted(int(order[member]) for member in family.members)) for family in again
     }

@@ -1,0 +1,62 @@
+"""The plane of all heads as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from attnsearch.errors import ConfigError
+
+_SHOWN: Final = 8
+"""Families that get a colour."""
+
+
+def write(
+    path: Path, plane: xr.Dataset, families: Sequence[tuple[str, Sequence[int]]], kinds: list[str]
+) -> None:
+    """Every head three times: by family, by the kind of its model, and by relative depth.
+
+    `plane` is of `clustering.landscape`; `families` has names and rows of members, `kinds` a word
+    for every head. The suffix of the path chooses the format.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            "pictures of heads need matplotlib: pip install attnsearch[report]"
+        ) from error
+    figure = Figure(figsize=(16, 5.6), layout="constrained")
+    by_family, by_kind, by_depth = figure.subplots(1, 3, sharex=True, sharey=True)
+    x, y = plane["x"].to_numpy(), plane["y"].to_numpy()
+    _dots(by_family, x, y, color="#dddddd", label="in no family")
+    for colour, (name, members) in zip(
+        colormaps["tab10"](range(_SHOWN)), families[:_SHOWN], strict=False
+    ):
+        _dots(by_family, x[list(members)], y[list(members)], color=tuple(colour), label=name)
+    words = np.array(kinds)
+    for colour, kind in zip(colormaps["Set2"](range(_SHOWN)), np.unique(words), strict=False):
+        _dots(by_kind, x[words == kind], y[words == kind], color=tuple(colour), label=str(kind))
+    depth = plane["layer"].groupby(plane["model"]).map(lambda own: own / max(1, own.max()))
+    shown = _dots(by_depth, x, y, c=depth.to_numpy(), cmap="viridis")
+    figure.colorbar(shown, ax=by_depth, label="depth: first layer 0, last layer 1")
+    titles = ("family", "encoder", "depth")
+    for axes, title in zip((by_family, by_kind, by_depth), titles, strict=True):
+        axes.set_title(f"heads by {title}")
+        axes.set_xlabel(f"first principal component ({plane.attrs['shares'][0]:.0%} of variance)")
+    by_family.set_ylabel(f"second ({plane.attrs['shares'][1]:.0%})")
+    by_family.legend(fontsize=7)
+    by_kind.legend(fontsize=7)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {path}: {error}") from error
+
+
+def _dots(axes: Any, x: Any, y: Any, **how: Any) -> Any:
+    return axes.scatter(x, y, s=18, linewidths=0, **how)

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any, Final
 
 from _results_claims import LEARNED, STRONG, SURE, claims, relational_heads, since
+from _results_families import families_section
 
 from attnsearch.axes import HeadAddress
 from attnsearch.report import emergence as curves
@@ -39,6 +40,7 @@ def page(results: dict[str, Any]) -> str:
             *_held_out_section(main),
             *_head_section(main),
             *_weights_section(main),
+            *_family_section(results.get("families", []), main),
             *_emergence_section(main),
             *_overlap_section([model for model in models if _is_overlap(model)], main),
             *_claims_section(main),
@@ -244,6 +246,29 @@ def _weights_section(models: Sequence[Model]) -> list[str]:
             "Cosine is the shape of the map, projection its strength in logits.",
         ),
         *_table(columns, rows),
+        "",
+    ]
+
+
+def _family_section(families: Sequence[Model], models: Sequence[Model]) -> list[str]:
+    if not families:
+        return []
+    by_family, by_model, finding = families_section(families, models)
+    return [
+        "## Families: the same head in other models",
+        "",
+        *_paragraph(
+            "`attnsearch cluster` joins heads of different models that are each other's most",
+            "similar ([how](decisions/0009-families-of-heads.md)). p: chance that unrelated heads",
+            "make a family in as many models; beside an encoder, chance that so many of the",
+            "family's models have it. Families of p above 0.05 may be chance.",
+        ),
+        *_table(by_family[0], by_family[1:]),
+        "",
+        *_paragraph(finding),
+        *_table(by_model[0], by_model[1:]),
+        "",
+        "![All heads on a plane, by family, encoder and depth](heads.png)",
         "",
     ]
 

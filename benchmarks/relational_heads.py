@@ -27,6 +27,8 @@ from attnsearch.zoo.emergence import read_emergence
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results" / "relational-heads.json"
+FAMILIES: Final = RESULTS.with_name("families.json")
+"""Of `python benchmarks/families.py`."""
 PAGE: Final = ROOT / "docs" / "results.md"
 SCENES: Final = 20_000
 
@@ -67,7 +69,12 @@ def gather() -> dict[str, Any]:
             overlaps[task] = overlap(task)
         models.append(_model(published[name]) | {"overlap": overlaps[task]})
     missing = [name for name in experiments if name not in published]
-    return {"models": models, "missing": missing, "outdated": _outdated(experiments, published)}
+    return {
+        "models": models,
+        "families": json.loads(FAMILIES.read_text(encoding="utf-8"))["families"],
+        "missing": missing,
+        "outdated": _outdated(experiments, published),
+    }
 
 
 def _outdated(experiments: dict[str, Experiment], published: dict[str, Path]) -> list[str]:

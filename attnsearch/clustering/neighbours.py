@@ -23,6 +23,7 @@ _RESTARTS: Final = 5
 _ITERATIONS: Final = 50
 
 Integers = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.floating[Any]]
 
 
 class HeadIndex:
@@ -35,7 +36,7 @@ class HeadIndex:
         ConfigError: FAISS is not installed.
     """
 
-    def __init__(self, vectors: Floats) -> None:
+    def __init__(self, vectors: Vectors) -> None:
         faiss = faiss_module()
         columns = vectors.shape[1]
         if len(vectors) <= EXACT:
@@ -48,7 +49,7 @@ class HeadIndex:
             self._index.hnsw.efSearch = _SEARCH_EFFORT
         self._index.add(_rows(vectors))
 
-    def nearest(self, queries: Floats, count: int) -> tuple[Integers, Floats]:
+    def nearest(self, queries: Vectors, count: int) -> tuple[Integers, Floats]:
         """Rows of the index and inner products, [query, place], largest first.
 
         There are fewer places than `count` where the index has fewer vectors.
@@ -58,7 +59,7 @@ class HeadIndex:
         return rows, products.astype(np.float64)
 
 
-def spherical_kmeans(vectors: Floats, clusters: int, seed: int) -> Integers:
+def spherical_kmeans(vectors: Vectors, clusters: int, seed: int) -> Integers:
     """The cluster of every row by direction, [row]; rows are of unit length.
 
     Raises:
@@ -105,5 +106,5 @@ def faiss_module() -> ModuleType:
 _READIED: Final = "_attnsearch_is_ready_for_forks"
 
 
-def _rows(vectors: Floats) -> npt.NDArray[np.float32]:
+def _rows(vectors: Vectors) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -58,7 +58,7 @@ def similar(
     query = vectors[asked] if trait is None else trait.vector
     # Heads that are not asked for come back too: the one itself, or all of its model.
     hidden = int((models == models[asked]).sum()) if elsewhere else 1
-    found, cosines = HeadIndex(vectors).nearest(query[None], top + hidden)
+    found, cosines = HeadIndex(vectors, options.beside(store)).nearest(query[None], top + hidden)
     rows = [
         {"head": names[other], "cosine": round(float(cosine), 6)}
         for other, cosine in zip(found[0], cosines[0], strict=True)

@@ -5,6 +5,9 @@ points out; here it starts as k-means++, several times, and takes all of them.
 """
 
 import os
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -32,22 +35,23 @@ class HeadIndex:
     Exact up to `EXACT` vectors, in the memory of a GPU where FAISS has one; above, a hierarchical
     navigable small world graph (HNSW; Malkov and Yashunin 2016, arXiv 1603.09320).
 
+    A graph takes minutes to build; in the folder `saved` it is kept for the next time.
+
     Raises:
         ConfigError: FAISS is not installed.
     """
 
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors: Vectors, saved: Path | None = None) -> None:
         faiss = faiss_module()
-        columns = vectors.shape[1]
-        if len(vectors) <= EXACT:
-            self._index: Any = faiss.IndexFlatIP(columns)
-            if faiss.get_num_gpus():
-                self._index = faiss.index_cpu_to_all_gpus(self._index)
-        else:
-            self._index = faiss.IndexHNSWFlat(columns, _LINKS, faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction = _BUILD_EFFORT
+        rows = _rows(vectors)
+        if len(rows) > EXACT:
+            self._index: Any = _graph(rows, saved)
             self._index.hnsw.efSearch = _SEARCH_EFFORT
-        self._index.add(_rows(vectors))
+            return
+        self._index = faiss.IndexFlatIP(rows.shape[1])
+        if faiss.get_num_gpus():
+            self._index = faiss.index_cpu_to_all_gpus(self._index)
+        self._index.add(rows)
 
     def nearest(self, queries: Vectors, count: int) -> tuple[Integers, Floats]:
         """Rows of the index and inner products, [query, place], largest first.
@@ -57,6 +61,27 @@ class HeadIndex:
         count = min(count, self._index.ntotal)
         products, rows = self._index.search(_rows(queries), count)
         return rows, products.astype(np.float64)
+
+
+def _graph(rows: npt.NDArray[np.float32], saved: Path | None) -> Any:
+    """The graph of some vectors, from the folder if it holds one of exactly these."""
+    faiss = faiss_module()
+    path = saved and saved / f"{blake2b(rows.data, digest_size=16).hexdigest()}.hnsw"
+    if path is not None and path.exists():
+        with suppress(RuntimeError):  # damaged: it can be had again
+            return faiss.read_index(str(path))
+    index = faiss.IndexHNSWFlat(rows.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = _BUILD_EFFORT
+    index.add(rows)
+    if path is not None:
+        with suppress(OSError, RuntimeError):  # where nothing may be written, nothing is kept
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}")
+            faiss.write_index(index, str(partial))
+            for old in path.parent.glob("*.hnsw"):
+                old.unlink()
+            partial.replace(path)
+    return index
 
 
 def spherical_kmeans(vectors: Vectors, clusters: int, seed: int) -> Integers:

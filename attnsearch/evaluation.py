@@ -1,6 +1,7 @@
 """How often a model paints what it was asked: accuracies with intervals, seen and held out."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import torch
 from attnsearch import encoders
 from attnsearch.axes import RELATIONS
 from attnsearch.errors import ConfigError
-from attnsearch.models import Checkpoint
+from attnsearch.models import Checkpoint, DiT
 from attnsearch.models.guidance import Conditioning
 from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample, to_pixels
 from attnsearch.task.captions import Caption, grid_captions
@@ -22,6 +23,10 @@ MEASURES: Final = (
     "shape", "colour", "exist_binding", "binding", "relation_strict", "relation_loose",
 )  # fmt: skip
 """What an image is scored on, after arXiv 2601.06338; each implies the image was readable."""
+
+
+Within = Callable[[DiT, Sequence[Caption]], AbstractContextManager[None]]
+"""From a model and the captions of a batch to what that batch is sampled inside of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Evaluation:
     """One per image."""
     images: npt.NDArray[np.float32]
     """[sample, y, x, rgb] in [0, 1]."""
+    outcomes: npt.NDArray[np.bool_]
+    """[sample, measure] whether each image is what was asked, by `MEASURES`."""
 
     def table(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The accuracies as plain values, keyed by split, measure and field."""
@@ -62,10 +69,12 @@ def evaluate(
     device: torch.device,
     batch: int = 64,
     advance: Callable[[int], None] = lambda _: None,
+    within: Within = lambda *_: nullcontext(),
 ) -> Evaluation:
     """Sample the task's whole prompt grid under seeds 0, 1, ... and score every image.
 
-    `advance` is told the number of images finished after each batch.
+    `advance` is told the number of images finished after each batch; every batch is sampled
+    `within` a context of its own, such as an ablation.
 
     Raises:
         ConfigError: `seeds` is not positive, or the model paints something else than images of
@@ -87,14 +96,14 @@ def evaluate(
         chosen = captions[start : start + batch]
         noise = noise_of_seeds([(start + row) % seeds for row in range(len(chosen))], model)
         conditioning = Conditioning.from_text(text.encode(chosen), device)
-        painted.append(
-            to_pixels(sample(model, checkpoint.objective, conditioning, noise.to(device), sampler))
-        )
+        with within(model, chosen):
+            sampled = sample(model, checkpoint.objective, conditioning, noise.to(device), sampler)
+        painted.append(to_pixels(sampled))
         advance(len(chosen))
     images = np.concatenate(painted)
     scores = score_images(images, [c.pair for c in captions], [c.relation for c in captions], task)
     outcome = np.array([[getattr(score, name) for name in MEASURES] for score in scores])
-    return Evaluation(_by_split(captions, outcome, checkpoint), captions, images)
+    return Evaluation(_by_split(captions, outcome, checkpoint), captions, images, outcome)
 
 
 def accuracy(outcomes: npt.NDArray[np.bool_]) -> Accuracy:

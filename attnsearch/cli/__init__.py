@@ -4,6 +4,7 @@ Results go to stdout, progress and warnings to stderr. Heavy libraries are impor
 commands, so that `--help` answers at once.
 """
 
+from attnsearch.cli.ablate import ablate
 from attnsearch.cli.aggregate import aggregate
 from attnsearch.cli.application import app
 from attnsearch.cli.ask import ask
@@ -26,6 +27,7 @@ for _command in (
     ask,
     cluster,
     similar,
+    ablate,
     aggregate,
     verify,
     publish,

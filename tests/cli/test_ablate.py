@@ -1,0 +1,52 @@
+"""`ablate` at the terminal."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from attnsearch.cli.application import app
+from attnsearch.models import Checkpoint, save_checkpoint
+
+
+def run(*words: str | Path | int) -> Result:
+    return CliRunner().invoke(app, ["ablate", *map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ablate") / "tiny.pt"
+    save_checkpoint(tiny_checkpoint, path)
+    return path
+
+
+def test_every_group_and_every_head_get_a_row(
+    checkpoint: Path, tiny_checkpoint: Checkpoint
+) -> None:
+    how = ("--head", "L0H0,L1H0", "--sweep", "--seeds", 1, "--steps", 2)
+    rows = json.loads(run(checkpoint, *how, "--json").stdout)
+    model = tiny_checkpoint.model
+    alone = {f"L{layer}H{head}" for layer in range(model.depth) for head in range(model.heads)}
+    assert {row["heads"] for row in rows} == alone | {"L0H0,L1H0"}
+    before = {effect["before"] for row in rows for effect in row["effects"][:1]}
+    assert len(before) == 1
+    assert "change" in run(checkpoint, "--head", "l0h0", *how[3:]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "say which heads"),
+        (["--head", "L0H0,first"], "'first' is not a head address"),
+        (["--head", "L9H0"], "there is no head L9H0"),
+    ],
+)
+def test_what_cannot_be_ablated_costs_one_line(
+    checkpoint: Path, words: list[str], message: str
+) -> None:
+    result = run(checkpoint, *words, "--seeds", 1, "--steps", 2)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

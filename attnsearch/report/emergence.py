@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnsearch.errors import ConfigError
+from attnsearch.report.figures import new_figure, save
 from attnsearch.zoo.emergence import Snapshot
 
 _CURVES = {
@@ -25,13 +25,7 @@ def write(path: Path, models: Mapping[str, Sequence[Snapshot]]) -> None:
     Raises:
         ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            "pictures of curves need matplotlib: pip install attnsearch[report]"
-        ) from error
-    figure = Figure(figsize=(2.4 + 3.4 * len(models), 5), layout="constrained")
+    figure = new_figure(2.4 + 3.4 * len(models), 5)
     axes = figure.subplots(2, len(models), sharex="col", sharey="row", squeeze=False)
     for column, (name, snapshots) in enumerate(models.items()):
         _accuracies(axes[0, column], snapshots)
@@ -41,10 +35,7 @@ def write(path: Path, models: Mapping[str, Sequence[Snapshot]]) -> None:
     axes[0, 0].set_ylabel("share of images")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     axes[1, 0].set_ylabel("|relational score| of the best head")
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+    save(figure, path)
 
 
 def _accuracies(axes: Any, snapshots: Sequence[Snapshot]) -> None:

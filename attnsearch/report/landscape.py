@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from attnsearch.errors import ConfigError
+from attnsearch.report.figures import new_figure, save
 
 _SHOWN: Final = 8
 """Families that get a colour."""
@@ -24,14 +24,9 @@ def write(
     Raises:
         ConfigError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            "pictures of heads need matplotlib: pip install attnsearch[report]"
-        ) from error
-    figure = Figure(figsize=(16, 5.6), layout="constrained")
+    figure = new_figure(16, 5.6)
+    from matplotlib import colormaps  # there, now that there is a figure
+
     by_family, by_kind, by_depth = figure.subplots(1, 3, sharex=True, sharey=True)
     x, y = plane["x"].to_numpy(), plane["y"].to_numpy()
     _dots(by_family, x, y, color="#dddddd", label="in no family")
@@ -52,10 +47,7 @@ def write(
     by_family.set_ylabel(f"second ({plane.attrs['shares'][1]:.0%})")
     by_family.legend(fontsize=7)
     by_kind.legend(fontsize=7)
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+    save(figure, path)
 
 
 def _dots(axes: Any, x: Any, y: Any, **how: Any) -> Any:

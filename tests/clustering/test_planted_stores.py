@@ -86,3 +86,11 @@ def test_families_of_a_store_are_recovered(heads: list[int]) -> None:
     assert len(joined & true) >= 0.92 * len(joined)
     assert len(joined & true) >= 0.92 * len(true)
     assert families[0].p_value < 0.05
+
+
+def test_where_nothing_is_shared_no_family_is_wide() -> None:
+    for seed in range(4):
+        scans, _ = planted_store([12, 16, 16, 16], shared=0, seed=seed)
+        found = signatures(scans)
+        families = find_families(standardised(found), list(found["model"].values), draws=99)
+        assert all(family.p_value > 0.05 for family in families)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
-import pytest
 import xarray as xr
 
 from attnsearch.axes import ROLES
@@ -75,17 +74,21 @@ def pairs_of(groups: Iterable[Iterable[int]]) -> set[tuple[int, int]]:
     return {pair for group in groups for pair in combinations(sorted(map(int, group)), 2)}
 
 
-@pytest.mark.parametrize("heads", [[12, 16, 16, 16], [12, 16] * 3, [12, 16, 16, 12] * 3])
-def test_families_of_a_store_are_recovered(heads: list[int]) -> None:
-    scans, truth = planted_store(heads, shared=10, seed=len(heads))
-    found = signatures(scans)
-    families = find_families(standardised(found), list(found["model"].values), draws=99)
-    joined = pairs_of(family.members for family in families)
-    true = pairs_of(np.flatnonzero(truth == kind) for kind in range(10))
+def test_families_of_stores_are_recovered() -> None:
+    right, given, wanted = 0, 0, 0
+    for heads in ([12, 16, 16, 16], [12, 16] * 3, [12, 16, 16, 12] * 3):
+        scans, truth = planted_store(heads, shared=10, seed=len(heads))
+        found = signatures(scans)
+        families = find_families(standardised(found), list(found["model"].values), draws=99)
+        assert families[0].p_value < 0.05
+        joined = pairs_of(family.members for family in families)
+        true = pairs_of(np.flatnonzero(truth == kind) for kind in range(10))
+        right += len(joined & true)
+        given += len(joined)
+        wanted += len(true)
     # Private heads that move the same way by luck are alike, and may be joined.
-    assert len(joined & true) >= 0.92 * len(joined)
-    assert len(joined & true) >= 0.92 * len(true)
-    assert families[0].p_value < 0.05
+    assert right >= 0.92 * given
+    assert right >= 0.92 * wanted
 
 
 def test_where_nothing_is_shared_no_family_is_wide() -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from _results_claims import LEARNED
+
 SURE: Final = 0.05
+"""Largest p-value of a family whose heads are listed by model."""
 SHOWN: Final = 8
-LEARNED: Final = 0.9
-"""Share of images with the relation asked for, from which a model has learned relations."""
 
 Family = dict[str, Any]
 

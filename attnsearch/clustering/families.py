@@ -146,9 +146,14 @@ def _squares(vectors: Floats, heads: Sequence[Integers]) -> Floats:
     return np.stack([((vectors @ vectors[own].T) ** 2).mean(axis=1) for own in heads], axis=1)
 
 
-def _around(total: Floats, cosine: Floats, count: int) -> Floats:
+def _around(total: Floats, cosine: Floats, count: int | Integers) -> Floats:
     """Mean of squared cosines of two heads with the other's model, but for that of the two."""
-    return np.maximum(total - 2 * cosine**2, 0) / max(1, count - 2)
+    return np.asarray(np.maximum(total - 2 * cosine**2, 0) / np.maximum(1, np.subtract(count, 2)))
+
+
+def _freedom(around: Floats) -> Floats:
+    """One less than the dimensions in which squared cosines have this mean."""
+    return np.maximum(1 / np.maximum(around, 1e-6) - 1, 1)
 
 
 def _chance(cosine: Floats, around: Floats) -> Floats:
@@ -158,7 +163,7 @@ def _chance(cosine: Floats, around: Floats) -> Floats:
     is Student's t of d - 1 degrees of freedom (Muirhead, Aspects of Multivariate Statistical
     Theory, 1982, theorem 1.5.7).
     """
-    freedom = np.maximum(1 / np.maximum(around, 1e-6) - 1, 1)
+    freedom = _freedom(around)
     return np.asarray(t.sf(cosine * np.sqrt(freedom / np.maximum(1 - cosine**2, 1e-9)), freedom))
 
 
@@ -197,8 +202,7 @@ def _cut(
     cosines = vectors[chain] @ vectors[chain].T
     # [i, j]: squared cosines of i with the model of j, added up.
     total = squares[np.ix_(chain, owners[chain])] * counts
-    around = np.maximum(total + total.T - 2 * cosines**2, 0) / (counts + counts[:, None] - 2)
-    freedom = np.maximum(1 / np.maximum(around, 1e-6) - 1, 1)
+    freedom = _freedom(_around(total + total.T, cosines, counts + counts[:, None]))
     largest = t.isf(_FALSE_PAIRS / np.minimum(counts, counts[:, None]), freedom)
     beyond = largest / np.sqrt(freedom + largest**2)
     # Linkage wants distances, which are not below 0.

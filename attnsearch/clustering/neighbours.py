@@ -24,6 +24,7 @@ _BUILD_EFFORT: Final = 80
 _SEARCH_EFFORT: Final = 128
 _RESTARTS: Final = 5
 _ITERATIONS: Final = 50
+_READIED: Final = "_attnsearch_is_ready_for_forks"
 
 Integers = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.floating[Any]]
@@ -126,9 +127,6 @@ def faiss_module() -> ModuleType:
             os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
         setattr(faiss, _READIED, True)
     return faiss
-
-
-_READIED: Final = "_attnsearch_is_ready_for_forks"
 
 
 def _rows(vectors: Vectors) -> npt.NDArray[np.float32]:

@@ -80,6 +80,12 @@ def test_the_order_of_heads_does_not_matter() -> None:
     }
 
 
+def test_models_of_a_single_head_are_compared() -> None:
+    same = np.ones((3, 4)) / 2
+    (family,) = find_families(same, ["a", "b", "c"], draws=9)
+    assert family.members == (0, 1, 2)
+
+
 def test_one_model_has_no_families() -> None:
     vectors, models, _ = planted([12], shared=4, seed=0)
     with pytest.raises(ConfigError, match="at least two models"):

@@ -1,7 +1,6 @@
 """How often a model paints what it was asked: accuracies with intervals, seen and held out."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -11,22 +10,21 @@ import torch
 
 from attnsearch import encoders
 from attnsearch.axes import RELATIONS
+from attnsearch.encoders import EncodedText
 from attnsearch.errors import ConfigError
-from attnsearch.models import Checkpoint, DiT
+from attnsearch.models import Checkpoint
 from attnsearch.models.guidance import Conditioning
 from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample, to_pixels
 from attnsearch.task.captions import Caption, grid_captions
-from attnsearch.task.scoring import score_images
+from attnsearch.task.scoring import ImageScore, score_images
 from attnsearch.task.spec import held_out_combinations
+
+Floats = npt.NDArray[np.float32]
 
 MEASURES: Final = (
     "shape", "colour", "exist_binding", "binding", "relation_strict", "relation_loose",
 )  # fmt: skip
 """What an image is scored on, after arXiv 2601.06338; each implies the image was readable."""
-
-
-Within = Callable[[DiT, Sequence[Caption]], AbstractContextManager[None]]
-"""From a model and the captions of a batch to what that batch is sampled inside of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +46,8 @@ class Evaluation:
     """Keyed by split (`in_distribution`, `held_out` where the task holds something out)."""
     captions: list[Caption]
     """One per image."""
-    images: npt.NDArray[np.float32]
+    images: Floats
     """[sample, y, x, rgb] in [0, 1]."""
-    outcomes: npt.NDArray[np.bool_]
-    """[sample, measure] whether each image is what was asked, by `MEASURES`."""
 
     def table(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The accuracies as plain values, keyed by split, measure and field."""
@@ -59,6 +55,66 @@ class Evaluation:
             split: {name: asdict(accuracy) for name, accuracy in accuracies.items()}
             for split, accuracies in self.accuracies.items()
         }
+
+
+class Exam:
+    """The prompt grid of a task under seeds 0, 1, ..., for a model to paint and be scored on.
+
+    Samples are numbered; those of one prompt follow each other.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, seeds: int, sampler: SamplerConfig, device: torch.device
+    ) -> None:
+        """Build the model and read the captions.
+
+        Raises:
+            ConfigError: `seeds` is not positive, or the model paints something else than images of
+                its task.
+        """
+        if seeds < 1:
+            raise ConfigError(f"seeds must be at least 1, not {seeds}")
+        task, painted_by = checkpoint.task, checkpoint.model
+        if (painted_by.image_channels, painted_by.image_side) != (3, task.canvas):
+            raise ConfigError(
+                f"the model paints {painted_by.image_channels} channels of {painted_by.image_side} "
+                f"px, its task has images of {task.canvas} px; latents can be scanned, with --vae"
+            )
+        self.model = checkpoint.build().to(device)
+        self.task = task
+        self.prompts = grid_captions(task)
+        self.text = encoders.build(checkpoint.encoder).encode(self.prompts)
+        self.seeds = seeds
+        self._checkpoint, self._sampler, self._device = checkpoint, sampler, device
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self.prompts) * self.seeds
+
+    def caption(self, sample_number: int) -> Caption:
+        """What a sample is asked to show."""
+        return self.prompts[sample_number // self.seeds]
+
+    def paint(self, samples: Sequence[int]) -> Floats:
+        """Images [sample, y, x, rgb] in [0, 1] of some samples, as one batch."""
+        noise = noise_of_seeds([number % self.seeds for number in samples], self.model)
+        prompts = [number // self.seeds for number in samples]
+        chosen = EncodedText(*(part[prompts] for part in self.text))
+        conditioning = Conditioning.from_text(chosen, self._device)
+        objective = self._checkpoint.objective
+        return to_pixels(
+            sample(self.model, objective, conditioning, noise.to(self._device), self._sampler)
+        )
+
+    def score(self, images: Floats, samples: Sequence[int]) -> list[ImageScore]:
+        """One score per image of the samples it was painted for."""
+        captions = [self.caption(number) for number in samples]
+        return score_images(
+            images,
+            [caption.pair for caption in captions],
+            [caption.relation for caption in captions],
+            self._checkpoint.task,
+        )
 
 
 def evaluate(
@@ -69,41 +125,25 @@ def evaluate(
     device: torch.device,
     batch: int = 64,
     advance: Callable[[int], None] = lambda _: None,
-    within: Within = lambda *_: nullcontext(),
 ) -> Evaluation:
     """Sample the task's whole prompt grid under seeds 0, 1, ... and score every image.
 
-    `advance` is told the number of images finished after each batch; every batch is sampled
-    `within` a context of its own, such as an ablation.
+    `advance` is told the number of images finished after each batch.
 
     Raises:
-        ConfigError: `seeds` is not positive, or the model paints something else than images of
-            its task.
+        ConfigError: as of `Exam`.
     """
-    if seeds < 1:
-        raise ConfigError(f"seeds must be at least 1, not {seeds}")
-    task, painted_by = checkpoint.task, checkpoint.model
-    if (painted_by.image_channels, painted_by.image_side) != (3, task.canvas):
-        raise ConfigError(
-            f"the model paints {painted_by.image_channels} channels of {painted_by.image_side} px, "
-            f"its task has images of {task.canvas} px; latents can be scanned, with --vae"
-        )
-    captions = [caption for caption in grid_captions(task) for _ in range(seeds)]
-    model = checkpoint.build().to(device)
-    text = encoders.build(checkpoint.encoder)
-    painted = []
-    for start in range(0, len(captions), batch):
-        chosen = captions[start : start + batch]
-        noise = noise_of_seeds([(start + row) % seeds for row in range(len(chosen))], model)
-        conditioning = Conditioning.from_text(text.encode(chosen), device)
-        with within(model, chosen):
-            sampled = sample(model, checkpoint.objective, conditioning, noise.to(device), sampler)
-        painted.append(to_pixels(sampled))
+    exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
+    samples, painted = range(len(exam)), []
+    for start in range(0, len(exam), batch):
+        chosen = samples[start : start + batch]
+        painted.append(exam.paint(chosen))
         advance(len(chosen))
     images = np.concatenate(painted)
-    scores = score_images(images, [c.pair for c in captions], [c.relation for c in captions], task)
+    scores = exam.score(images, samples)
     outcome = np.array([[getattr(score, name) for name in MEASURES] for score in scores])
-    return Evaluation(_by_split(captions, outcome, checkpoint), captions, images, outcome)
+    captions = [exam.caption(number) for number in samples]
+    return Evaluation(_by_split(captions, outcome, checkpoint), captions, images)
 
 
 def accuracy(outcomes: npt.NDArray[np.bool_]) -> Accuracy:

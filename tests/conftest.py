@@ -76,3 +76,11 @@ def tiny_checkpoint() -> "Checkpoint":
         average={name: tensor.clone() for name, tensor in weights.items()},
         metrics=[{"step": 0, "in_distribution_shape": 0.0}],
     )
+
+
+@pytest.fixture(scope="session")
+def planted() -> "Checkpoint":
+    """The model of `planted_dit`, whose relational head and object head are known."""
+    from planted_dit import planted_checkpoint
+
+    return planted_checkpoint()

@@ -1,12 +1,12 @@
 """What it does to the images when heads are switched off: a paired design.
 
 Every ablation paints the same prompts from the same noise as the whole model, so what differs is
-the heads' doing.
+the heads' doing. Images of several ablations are painted as one batch.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -14,17 +14,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attnsearch import encoders
-from attnsearch.ablation.hooks import Ablation, MeanOutputs, ablated, mean_outputs
-from attnsearch.axes import ROLES
-from attnsearch.evaluation import MEASURES, Evaluation, Within, evaluate
-from attnsearch.models import Checkpoint, DiT
+from attnsearch.ablation.hooks import Ablation, MeanOutputs, Mode, Part, ablated, mean_outputs
+from attnsearch.axes import RELATION_DIRECTIONS, ROLES
+from attnsearch.evaluation import MEASURES as ASKED
+from attnsearch.evaluation import Exam, Floats
+from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import Caption
+from attnsearch.task.scoring import relation_holds
 
+MEASURES: Final = (*ASKED, "opposite")
+"""What images are scored on: as in `evaluation`, and whether they show the opposite relation."""
 _DRAWS: Final = 2000
 _PHRASE: Final = [ROLES.index("relation"), ROLES.index("filler")]
 """Roles of the whole relation phrase, not of its direction words alone."""
+_ROWS: Final = {"cpu": 64, "cuda": 1024}
+"""Images painted together: more do not pay on a CPU, and fewer leave a GPU idle."""
+
+Outcomes = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,7 @@ class Effect:
     """What an ablation did to one share of images."""
 
     measure: str
-    """One of `evaluation.MEASURES`."""
+    """One of `MEASURES`."""
     before: float
     after: float
     difference: float
@@ -52,38 +59,102 @@ def measure_effects(
     seeds: int,
     sampler: SamplerConfig,
     device: torch.device,
+    rows: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Effect]]:
     """The effects of every ablation, keyed by measure, in order.
 
-    Paints the task's whole prompt grid once with all heads, and once for every ablation; `advance`
-    is told the number of images finished after each batch. Mean outputs are of the images painted
-    with all heads.
+    Paints the task's whole prompt grid once with all heads, and once for every ablation, at most
+    `rows` images together; `advance` is told the number of images finished after each batch. Mean
+    outputs are of the images painted with all heads.
 
     Raises:
-        ConfigError: an ablation asks for what the model has not, or as of `evaluate`.
+        ConfigError: an ablation asks for what the model has not, or as of `Exam`.
     """
-    means: MeanOutputs = {}
-    counts: dict[tuple[int, int], int] = {}
-    text = encoders.build(checkpoint.encoder)
+    exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
+    painter = _Painter(exam, device, rows or _ROWS[device.type], advance)
+    before = painter.whole(recorded=any(each.mode is Mode.MEAN for each in ablations))
+    return [effects_of(before, after, seeds) for after in painter.without(ablations)]
 
-    def paint(within: Within) -> Evaluation:
-        return evaluate(
-            checkpoint, seeds=seeds, sampler=sampler, device=device, advance=advance, within=within
-        )
 
-    def whole(model: DiT, _: Sequence[Caption]) -> AbstractContextManager[None]:
-        return mean_outputs(model, means, counts)
+class _Painter:
+    """Paints the prompt grid with and without heads."""
 
-    def without(ablation: Ablation) -> Within:
-        def within(model: DiT, captions: Sequence[Caption]) -> AbstractContextManager[None]:
-            hidden = phrase_tokens(text.encode(captions).roles).to(device)
-            return ablated(model, ablation, means=means, hidden=hidden)
+    def __init__(
+        self, exam: Exam, device: torch.device, rows: int, advance: Callable[[int], None]
+    ) -> None:
+        self._exam, self._rows, self._advance = exam, rows, advance
+        self._hidden = phrase_tokens(exam.text.roles).to(device)
+        self._means: MeanOutputs = {}
+        self._sources = {
+            Mode.RESAMPLE: _others(exam.prompts),
+            Mode.OPPOSITE: _opposites(exam.prompts),
+        }
 
-        return within
+    def whole(self, *, recorded: bool) -> Outcomes:
+        """Outcomes [sample, measure] with all heads; their mean outputs are kept if `recorded`."""
+        counts: dict[tuple[int, int], int] = {}
+        painted, samples = [], range(len(self._exam))
+        for start in range(0, len(samples), self._rows):
+            chosen = samples[start : start + self._rows]
+            if recorded:
+                with mean_outputs(self._exam.model, self._means, counts):
+                    images = self._exam.paint(chosen)
+            else:
+                images = self._exam.paint(chosen)
+            painted.append(self._outcomes(images, chosen))
+            self._advance(len(chosen))
+        return np.concatenate(painted)
 
-    before = paint(whole).outcomes
-    return [effects_of(before, paint(without(each)).outcomes, seeds) for each in ablations]
+    def without(self, ablations: Sequence[Ablation]) -> npt.NDArray[np.bool_]:
+        """Outcomes [ablation, sample, measure]."""
+        count = len(self._exam)
+        painted = []
+        wanted = [(each, number) for each in range(len(ablations)) for number in range(count)]
+        for start in range(0, len(wanted), self._rows):
+            chosen = wanted[start : start + self._rows]
+            painted.append(self._batch(ablations, chosen))
+            self._advance(len(chosen))
+        return np.concatenate(painted).reshape(len(ablations), count, len(MEASURES))
+
+    def _batch(self, ablations: Sequence[Ablation], wanted: Sequence[tuple[int, int]]) -> Outcomes:
+        """Outcomes of samples under ablations; whose outputs they borrow is painted beside them."""
+        samples = [number for _, number in wanted]
+        beside: dict[int, int] = {}
+        parts = []
+        start = 0
+        for which, members in groupby(wanted, key=lambda pair: pair[0]):
+            numbers = [number for _, number in members]
+            ablation, source = ablations[which], None
+            if ablation.mode.borrows:
+                lenders = [self._source(ablation.mode, number) for number in numbers]
+                places = [
+                    len(samples) + beside.setdefault(lender, len(beside)) for lender in lenders
+                ]
+                source = torch.tensor(places)
+            parts.append(Part(ablation, slice(start, start + len(numbers)), source))
+            start += len(numbers)
+        painted = [*samples, *beside]
+        hidden = self._hidden[[number // self._exam.seeds for number in painted]]
+        with ablated(self._exam.model, parts, means=self._means, hidden=hidden):
+            images = self._exam.paint(painted)
+        return self._outcomes(images[: len(samples)], samples)
+
+    def _source(self, mode: Mode, sample_number: int) -> int:
+        prompt, seed = divmod(sample_number, self._exam.seeds)
+        return self._sources[mode][prompt] * self._exam.seeds + seed
+
+    def _outcomes(self, images: Floats, samples: Sequence[int]) -> Outcomes:
+        rows = []
+        for score, number in zip(self._exam.score(images, samples), samples, strict=True):
+            caption = self._exam.caption(number)
+            swapped = False
+            if score.object1 is not None and score.object2 is not None:
+                dx, dy = np.subtract(score.object1.centre, score.object2.centre)
+                other, tolerance = opposite_of(caption.relation), self._exam.task.axis_tolerance
+                swapped = relation_holds(dx, dy, other, tolerance)[1]
+            rows.append([*(getattr(score, name) for name in ASKED), swapped])
+        return np.array(rows)
 
 
 def phrase_tokens(roles: Tensor) -> Tensor:
@@ -91,9 +162,32 @@ def phrase_tokens(roles: Tensor) -> Tensor:
     return roles[..., _PHRASE].sum(-1) > 0
 
 
-def effects_of(
-    before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_], seeds: int
-) -> dict[str, Effect]:
+def opposite_of(relation: str) -> str:
+    """The relation of the same two objects in each other's place."""
+    x, y = RELATION_DIRECTIONS[relation]
+    return next(name for name, direction in RELATION_DIRECTIONS.items() if direction == (-x, -y))
+
+
+def _others(prompts: Sequence[Caption]) -> list[int]:
+    """For every prompt another, each serving once: a random order and its next in it."""
+    order = np.random.default_rng(0).permutation(len(prompts))
+    following = np.empty_like(order)
+    following[order] = np.roll(order, -1)
+    return [int(each) for each in following]
+
+
+def _opposites(prompts: Iterable[Caption]) -> list[int]:
+    """For every prompt that of the same objects in the opposite relation, of as like a wording."""
+    found: dict[tuple[int, str], list[int]] = {}
+    places = []
+    for number, prompt in enumerate(prompts):
+        alike = found.setdefault((prompt.pair, prompt.relation), [])
+        places.append((prompt.pair, opposite_of(prompt.relation), len(alike)))
+        alike.append(number)
+    return [found[pair, relation][place] for pair, relation, place in places]
+
+
+def effects_of(before: Outcomes, after: Outcomes, seeds: int) -> dict[str, Effect]:
     """Effects from outcomes [sample, measure] of the same prompts and noise.
 
     Samples of a prompt follow each other, `seeds` of them.

@@ -1,17 +1,20 @@
 """Cross-attention heads of a live model, switched off inside a `with` block."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from attnsearch.axes import Branch, HeadAddress, Site
 from attnsearch.errors import ConfigError
-from attnsearch.models import DiT
+from attnsearch.models import Attention, DiT
 from attnsearch.models.attention import AttentionCall, plain_attention
+from attnsearch.models.routing import routed
 
 MeanOutputs = dict[tuple[int, int], Tensor]
 """By step and layer: what the heads put out, [head, query, channel], mean over samples."""
@@ -26,6 +29,17 @@ class Mode(StrEnum):
     """Its mean over prompts and seeds, at the same step and position."""
     MASK = "mask"
     """What it puts out when it may not attend to some words (arXiv 2601.06338)."""
+    RESAMPLE = "resample"
+    """What it puts out for another prompt, drawn at random, from the same noise."""
+    OPPOSITE = "opposite"
+    """What it puts out for the same objects in the opposite relation, from the same noise."""
+    SCALE = "scale"
+    """Its own output times a factor."""
+
+    @property
+    def borrows(self) -> bool:
+        """Whether it comes from another sample of the batch."""
+        return self in (Mode.RESAMPLE, Mode.OPPOSITE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +47,8 @@ class Ablation:
     """Heads that are switched off together.
 
     Raises:
-        ConfigError: the last step is before the first.
+        ConfigError: the last step is before the first, the factor is no number, or a head of `into`
+            does not come after all those that are switched off.
     """
 
     heads: frozenset[HeadAddress]
@@ -44,22 +59,46 @@ class Ablation:
     first_step: int = 0
     last_step: int | None = None
     """Inclusive; None for the last there is."""
+    factor: float = 1.0
+    """For `Mode.SCALE`."""
+    into: frozenset[HeadAddress] = frozenset()
+    """Heads of later layers. If any, the heads are off only in what the queries of these read of
+    them along the residual stream, not through what lies between; all else sees them as they are.
+    """
 
     def __post_init__(self) -> None:
         if self.last_step is not None and self.last_step < self.first_step:
             raise ConfigError(
                 f"the last step, {self.last_step}, is before the first, {self.first_step}"
             )
+        if not isfinite(self.factor):
+            raise ConfigError(f"the factor must be a finite number, not {self.factor}")
+        if self.heads and self.into:
+            last, first = max(self.heads), min(self.into)
+            if first.layer <= last.layer:
+                raise ConfigError(
+                    f"{first} does not come after {last}: heads are read by those of later layers"
+                )
 
     def is_on(self, step: int) -> bool:
         """Whether the heads are off at this step."""
         return self.first_step <= step and (self.last_step is None or step <= self.last_step)
 
 
+class Part(NamedTuple):
+    """Some samples of a batch, and what is switched off for them."""
+
+    ablation: Ablation
+    samples: slice = slice(None)
+    source: Tensor | None = None
+    """[sample] of the batch whose outputs take the place, for modes that borrow; these samples
+    belong to no part."""
+
+
 @contextmanager
 def ablated(
     model: DiT,
-    ablation: Ablation,
+    parts: Sequence[Part],
     *,
     means: MeanOutputs | None = None,
     hidden: Tensor | None = None,
@@ -74,30 +113,38 @@ def ablated(
         ConfigError: the model has no such head, something else routes its attention, what the mode
             needs is not given, or the means have no such step.
     """
-    if ablation.mode is Mode.MEAN and means is None and ablation.heads:
-        raise ConfigError("a mean ablation needs the mean outputs of the heads")
-    if ablation.mode is Mode.MASK and hidden is None and ablation.heads:
-        raise ConfigError("a mask ablation needs the tokens to hide")
     modules = model.attention_modules(Site.CROSS)
-    for head in sorted(ablation.heads):
-        if head.layer >= len(modules) or head.head >= modules[head.layer].heads:
-            raise ConfigError(
-                f"there is no head {head}: the model has {len(modules)} layers of "
-                f"{modules[0].heads} heads"
-            )
+    for part in parts:
+        _check(part, modules, means, hidden)
+    lost: dict[tuple[int, Branch], Tensor] = {}
 
     def attend(call: AttentionCall, step: int) -> Tensor:
-        own = sorted(head.head for head in ablation.heads if head.layer == call.layer)
+        active = [(number, part) for number, part in enumerate(parts) if part.ablation.is_on(step)]
+        if call.layer == 0:
+            lost.clear()
+        for number, part in active:
+            targets = _in_layer(part.ablation.into, call.layer)
+            for branch, rows in call.branches:
+                if targets and (number, branch) in lost:
+                    call = _unread(call, rows, part, targets, lost[number, branch], modules)
         output = plain_attention(call)
-        if not own or not ablation.is_on(step):
-            return output
-        output = output.clone()
-        for branch, rows in call.branches:
-            if branch in ablation.branches:
-                output[rows, own] = _replacement(call, rows, own, step, ablation, means, hidden)
-        return output
+        changed = output
+        for number, part in active:
+            own = _in_layer(part.ablation.heads, call.layer)
+            for branch, rows in call.branches:
+                if not own or branch not in part.ablation.branches:
+                    continue
+                instead = _replacement(call, output, rows, own, step, part, means, hidden)
+                if part.ablation.into:
+                    difference = output[rows][part.samples][:, own] - instead
+                    written = _written(modules[call.layer], own, difference)
+                    lost[number, branch] = lost.get((number, branch), 0) + written
+                    continue
+                changed = output.clone() if changed is output else changed
+                changed[rows][part.samples][:, own] = instead
+        return changed
 
-    with _routed(model, attend):
+    with routed(model, attend):
         yield
 
 
@@ -120,58 +167,83 @@ def mean_outputs(
         into[key] = mean + (batch.sum(0) - len(batch) * mean) / counts[key]
         return output
 
-    with _routed(model, attend):
+    with routed(model, attend):
         yield
+
+
+def _check(
+    part: Part, modules: Sequence[Attention], means: MeanOutputs | None, hidden: Tensor | None
+) -> None:
+    ablation = part.ablation
+    for head in sorted(ablation.heads | ablation.into):
+        if head.layer >= len(modules) or head.head >= modules[head.layer].heads:
+            raise ConfigError(
+                f"there is no head {head}: the model has {len(modules)} layers of "
+                f"{modules[0].heads} heads"
+            )
+    if not ablation.heads:
+        return
+    if ablation.mode is Mode.MEAN and means is None:
+        raise ConfigError("a mean ablation needs the mean outputs of the heads")
+    if ablation.mode is Mode.MASK and hidden is None:
+        raise ConfigError("a mask ablation needs the tokens to hide")
+    if ablation.mode.borrows and part.source is None:
+        raise ConfigError(f"a {ablation.mode} ablation needs the samples to take outputs from")
+
+
+def _in_layer(heads: frozenset[HeadAddress], layer: int) -> list[int]:
+    return sorted(head.head for head in heads if head.layer == layer)
+
+
+def _written(module: Attention, own: Sequence[int], outputs: Tensor) -> Tensor:
+    """What outputs of some heads [row, head, query, channel] add to the stream, no bias."""
+    by_head = module.out.weight.unflatten(1, (module.heads, -1))[:, own]
+    return torch.einsum("rhqc,whc->rqw", outputs, by_head)
+
+
+def _unread(
+    call: AttentionCall,
+    rows: slice,
+    part: Part,
+    targets: Sequence[int],
+    lost: Tensor,
+    modules: Sequence[Attention],
+) -> AttentionCall:
+    """The call with queries of some heads that did not read [row, query, width] of the stream."""
+    module = modules[call.layer]
+    read = torch.einsum("rqw,cw->rqc", lost, module.query.weight)
+    by_head = read.unflatten(-1, (module.heads, -1)).transpose(1, 2)
+    query = call.query.clone()
+    query[rows][part.samples][:, targets] -= by_head[:, targets]
+    return call._replace(query=query)
 
 
 def _replacement(
     call: AttentionCall,
+    output: Tensor,
     rows: slice,
     own: Sequence[int],
     step: int,
-    ablation: Ablation,
+    part: Part,
     means: MeanOutputs | None,
     hidden: Tensor | None,
 ) -> Tensor:
     """What heads put out instead, to be broadcast to [row, head, query, channel]."""
-    if ablation.mode is Mode.MEAN and means is not None:
+    mode = part.ablation.mode
+    if mode is Mode.MEAN and means is not None:
         if (step, call.layer) not in means:
             raise ConfigError(f"there are no mean outputs of step {step}")
         return means[step, call.layer][own]
-    if ablation.mode is Mode.MASK and hidden is not None:
+    if mode is Mode.MASK and hidden is not None:
         kept = ~hidden if call.key_mask is None else call.key_mask[rows] & ~hidden
-        masked = call._replace(
-            query=call.query[rows][:, own],
-            key=call.key[rows][:, own],
-            value=call.value[rows][:, own],
-            key_mask=kept,
+        query, key, value = (
+            each[rows][part.samples][:, own] for each in (call.query, call.key, call.value)
         )
-        return plain_attention(masked)
+        return plain_attention(
+            call._replace(query=query, key=key, value=value, key_mask=kept[part.samples])
+        )
+    if mode.borrows and part.source is not None:
+        return output[rows][part.source][:, own]
+    if mode is Mode.SCALE:
+        return output[rows][part.samples][:, own] * part.ablation.factor
     return torch.zeros((), dtype=call.value.dtype, device=call.value.device)
-
-
-@contextmanager
-def _routed(model: DiT, attend: Callable[[AttentionCall, int], Tensor]) -> Iterator[None]:
-    modules = model.attention_modules(Site.CROSS)
-    if any(module.attend is not plain_attention for module in modules):
-        raise ConfigError(
-            "the model's attention is already routed elsewhere; ablations do not nest"
-        )
-    step = -1
-
-    def begin(*_: object) -> None:
-        nonlocal step
-        step += 1
-
-    def routed(call: AttentionCall) -> Tensor:
-        return attend(call, step)
-
-    hook = model.register_forward_pre_hook(begin)
-    try:
-        for module in modules:
-            module.attend = routed
-        yield
-    finally:
-        hook.remove()
-        for module in modules:
-            module.attend = plain_attention

@@ -1,7 +1,9 @@
-"""Circuits read from weights alone; knows nothing of sampling, scans or stores."""
+"""Circuits read from weights, and how far they are to be trusted; knows nothing of stores."""
 
-from attnsearch.circuits.contract import QueryKeyLayer, QueryKeyModel
+from attnsearch.circuits.chain import Circuit, Link, ReadingHead, WritingHead, circuit_of
+from attnsearch.circuits.contract import CircuitLayer, CircuitModel
 from attnsearch.circuits.dit import DiTCircuit
+from attnsearch.circuits.explained import position_share
 from attnsearch.circuits.pixart import PixArtCircuit
 from attnsearch.circuits.qk import RelationMaps, qk_maps, relation_maps
 from attnsearch.circuits.screening import (
@@ -9,25 +11,39 @@ from attnsearch.circuits.screening import (
     ScreenedHead,
     Screening,
     align,
+    align_each,
     qk_relational,
     screen,
     screening_of,
     screening_of_pipeline,
 )
+from attnsearch.circuits.tags import Readings, Tags, q_composition, readings, relation_tags
 
 __all__ = [
     "Alignment",
+    "Circuit",
+    "CircuitLayer",
+    "CircuitModel",
     "DiTCircuit",
+    "Link",
     "PixArtCircuit",
-    "QueryKeyLayer",
-    "QueryKeyModel",
+    "ReadingHead",
+    "Readings",
     "RelationMaps",
     "ScreenedHead",
     "Screening",
+    "Tags",
+    "WritingHead",
     "align",
+    "align_each",
+    "circuit_of",
+    "position_share",
+    "q_composition",
     "qk_maps",
     "qk_relational",
+    "readings",
     "relation_maps",
+    "relation_tags",
     "screen",
     "screening_of",
     "screening_of_pipeline",

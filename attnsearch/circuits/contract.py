@@ -1,8 +1,8 @@
-"""What a model must offer so that its QK maps can be read from its weights.
+"""What a model must offer so that its circuits can be read from its weights.
 
 The maps rest on one property: cross-attention reads the raw residual stream, to which a fixed
 position code was added, so that `W_Q pos(p)` is an additive part of every logit. A family of
-models joins by one file that puts it behind `QueryKeyModel`; a model whose queries are normalised
+models joins by one file that puts it behind `CircuitModel`; a model whose queries are normalised
 or modulated first does not have the property and has no place here.
 """
 
@@ -12,8 +12,8 @@ from typing import Protocol
 from torch import Tensor
 
 
-class QueryKeyLayer(Protocol):
-    """The query and key side of one cross-attention layer, biases included."""
+class CircuitLayer(Protocol):
+    """One cross-attention layer, biases included; every map is affine."""
 
     @property
     def scale(self) -> float:
@@ -25,9 +25,16 @@ class QueryKeyLayer(Protocol):
     def keys(self, source: Tensor) -> Tensor:
         """Keys [head, word, channel] of projected words [word, width]."""
 
+    def writes(self, source: Tensor) -> Tensor:
+        """What a head adds to the stream where it attends to one word alone, [head, word, width].
 
-class QueryKeyModel(Protocol):
-    """A model whose cross-attention can be screened without sampling."""
+        `source` [word, width] are projected words. The bias of the output, which is no head's, is
+        left out.
+        """
+
+
+class CircuitModel(Protocol):
+    """A model whose cross-attention can be read without sampling."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -38,7 +45,7 @@ class QueryKeyModel(Protocol):
         """The code pos(p) that is added to the residual stream, [token, width], row-major."""
 
     @property
-    def layers(self) -> Sequence[QueryKeyLayer]:
+    def layers(self) -> Sequence[CircuitLayer]:
         """Cross-attention layers by depth."""
 
     def project_caption(self, embedding: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from attnsearch.axes import Site
@@ -11,7 +12,7 @@ from attnsearch.models import Attention, DiT
 
 @dataclass(frozen=True, slots=True)
 class DiTLayer:
-    """A cross-attention module as a `QueryKeyLayer`."""
+    """A cross-attention module as a `CircuitLayer`."""
 
     attention: Attention
 
@@ -28,13 +29,18 @@ class DiTLayer:
         """Keys [head, word, channel] of projected words [word, width]."""
         return self._by_head(self.attention.key(source))
 
+    def writes(self, source: Tensor) -> Tensor:
+        """What a head adds where it attends to one word alone, [head, word, width]."""
+        output = self.attention.out.weight.unflatten(1, (self.attention.heads, -1))
+        return torch.einsum("hwc,dhc->hwd", self._by_head(self.attention.value(source)), output)
+
     def _by_head(self, tensor: Tensor) -> Tensor:
         return tensor.unflatten(-1, (self.attention.heads, -1)).transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class DiTCircuit:
-    """A DiT as a `QueryKeyModel`."""
+    """A DiT as a `CircuitModel`."""
 
     model: DiT
 

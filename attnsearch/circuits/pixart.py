@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
 class PixArtLayer:
-    """A cross-attention module of diffusers as a `QueryKeyLayer`."""
+    """A cross-attention module of diffusers as a `CircuitLayer`."""
 
     attention: Any
 
@@ -30,13 +31,18 @@ class PixArtLayer:
         """Keys [head, word, channel] of projected words [word, width]."""
         return self._by_head(self.attention.to_k(source))
 
+    def writes(self, source: Tensor) -> Tensor:
+        """What a head adds where it attends to one word alone, [head, word, width]."""
+        output = self.attention.to_out[0].weight.unflatten(1, (self.attention.heads, -1))
+        return torch.einsum("hwc,dhc->hwd", self._by_head(self.attention.to_v(source)), output)
+
     def _by_head(self, tensor: Tensor) -> Tensor:
         return tensor.unflatten(-1, (self.attention.heads, -1)).transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class PixArtCircuit:
-    """A `PixArtTransformer2DModel` as a `QueryKeyModel`, at the size it was trained at."""
+    """A `PixArtTransformer2DModel` as a `CircuitModel`, at the size it was trained at."""
 
     transformer: Any
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attnsearch.axes import RELATIONS, ROLES
-from attnsearch.circuits.contract import QueryKeyModel
+from attnsearch.circuits.contract import CircuitModel
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import MetricError
 from attnsearch.metrics.meaning import token_positions
@@ -36,7 +36,7 @@ class RelationMaps(NamedTuple):
     """sum_p Phi[p] (x_p, y_p) of every prompt's map, [prompt, layer, head, xy]."""
 
 
-def qk_maps(model: QueryKeyModel, embedding: Tensor) -> Tensor:
+def qk_maps(model: CircuitModel, embedding: Tensor) -> Tensor:
     """The QK maps of some words, [layer, head, word, image token], in logits; formula above.
 
     `embedding` [word, channel] are token vectors as the text encoder gives them.
@@ -46,7 +46,7 @@ def qk_maps(model: QueryKeyModel, embedding: Tensor) -> Tensor:
 
 
 def relation_maps(
-    model: QueryKeyModel, text: EncodedText, captions: Sequence[Caption]
+    model: CircuitModel, text: EncodedText, captions: Sequence[Caption]
 ) -> RelationMaps:
     """The map of each relation: the mean over the prompts that state it.
 
@@ -74,14 +74,14 @@ def relation_maps(
         return RelationMaps(torch.stack(maps).numpy(), torch.stack(dipoles, dim=1).numpy())
 
 
-def _relation_source(model: QueryKeyModel, text: EncodedText) -> Tensor:
+def _relation_source(model: CircuitModel, text: EncodedText) -> Tensor:
     """The mean projected relation token of each prompt, [prompt, width]."""
     weight = text.roles[:, :, ROLES.index("relation")]
     weight = weight / weight.sum(dim=1, keepdim=True)
     return torch.einsum("wt,wtc->wc", weight, model.project_caption(text.embedding))
 
 
-def _by_layer(model: QueryKeyModel, source: Tensor) -> Iterator[Tensor]:
+def _by_layer(model: CircuitModel, source: Tensor) -> Iterator[Tensor]:
     """Phi [head, word, image token] of every layer, for projected words [word, width]."""
     for layer in model.layers:
         queries, keys = layer.queries(model.position), layer.keys(source)

@@ -42,7 +42,7 @@ import torch
 
 from attnsearch import encoders
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, HeadAddress
-from attnsearch.circuits.contract import QueryKeyModel
+from attnsearch.circuits.contract import CircuitModel
 from attnsearch.circuits.dit import DiTCircuit
 from attnsearch.circuits.pixart import PixArtCircuit
 from attnsearch.circuits.qk import Floats, relation_maps
@@ -95,7 +95,7 @@ class ScreenedHead:
 class Screening(NamedTuple):
     """A model, and the captions it is asked about as its own text encoder gives them."""
 
-    model: QueryKeyModel
+    model: CircuitModel
     text: EncodedText
     captions: Sequence[Caption]
 
@@ -161,7 +161,7 @@ def screen(models: Mapping[str, Screening]) -> list[ScreenedHead]:
 
 
 def qk_relational(
-    model: QueryKeyModel, text: EncodedText, captions: Sequence[Caption], seed: int = 0
+    model: CircuitModel, text: EncodedText, captions: Sequence[Caption], seed: int = 0
 ) -> tuple[Alignment, Floats]:
     """Alignment of the relation-selective maps of every head, and its p-values [layer, head].
 
@@ -187,12 +187,17 @@ def align(maps: Floats, grid: tuple[int, int]) -> Alignment:
 
     `maps` [layer, head, relation, image token]; a map that is the same everywhere has cosine 0.
     """
+    return Alignment(*(each.mean(axis=-1) for each in align_each(maps, grid)))
+
+
+def align_each(maps: Floats, grid: tuple[int, int]) -> Alignment:
+    """As `align`, but [layer, head, relation]: not averaged over the relations."""
     ramps = _directions(RELATIONS) @ token_positions(grid).T
     centred = maps - maps.mean(axis=-1, keepdims=True)
     projection = np.einsum("lhrp,rp->lhr", centred, ramps) / np.linalg.norm(ramps, axis=1)
     energy = np.linalg.norm(centred, axis=-1)
     cosine = np.divide(projection, energy, out=np.zeros_like(energy), where=energy > 0)
-    return Alignment(cosine.mean(axis=-1), projection.mean(axis=-1), energy.mean(axis=-1))
+    return Alignment(cosine, projection, energy)
 
 
 def _targets(captions: Sequence[Caption], grid: tuple[int, int]) -> Floats:

@@ -8,6 +8,7 @@ from attnsearch.cli.ablate import ablate
 from attnsearch.cli.aggregate import aggregate
 from attnsearch.cli.application import app
 from attnsearch.cli.ask import ask
+from attnsearch.cli.circuit import circuit
 from attnsearch.cli.cluster import cluster
 from attnsearch.cli.evaluate import evaluate
 from attnsearch.cli.info import info
@@ -27,6 +28,7 @@ for _command in (
     ask,
     cluster,
     similar,
+    circuit,
     ablate,
     aggregate,
     verify,

@@ -2,12 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
+from attnsearch.axes import HeadAddress
+from attnsearch.errors import ConfigError
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.")]
 
@@ -50,6 +50,18 @@ Scheduler = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
+
+
+def head_group(text: str) -> frozenset[HeadAddress]:
+    """The heads of `L0H3,L0H2`.
+
+    Raises:
+        ConfigError: a part is no head.
+    """
+    try:
+        return frozenset(HeadAddress.parse(each) for each in text.split(","))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def store_name(store: str) -> str:

@@ -150,6 +150,23 @@ def grid_captions(spec: TaskSpec) -> list[Caption]:
     ]
 
 
+def some_captions(spec: TaskSpec, count: int) -> list[Caption]:
+    """So many prompts of the grid, or all, drawn at random once and for ever.
+
+    Relations take turns, as long as each has prompts left.
+    """
+    grid = grid_captions(spec)
+    order = np.random.default_rng(0).permutation(len(grid))
+    rounds: dict[str, int] = {}
+    ranked = []
+    for number in order:
+        relation = grid[number].relation
+        rounds[relation] = rounds.get(relation, -1) + 1
+        ranked.append((rounds[relation], grid[number]))
+    ranked.sort(key=lambda pair: pair[0])
+    return [caption for _, caption in ranked[:count]]
+
+
 def phrases_of(spec: TaskSpec, relation: str) -> tuple[str, ...]:
     """The wordings of a relation that the task uses."""
     return PHRASES[relation][:1] if spec.phrases is PhraseSet.SHORT else PHRASES[relation]

@@ -121,7 +121,7 @@ def score_image(image: Floats, pair: int, relation: str, spec: TaskSpec) -> Imag
     strict = loose = False
     if object1 is not None and object2 is not None:
         dx, dy = np.subtract(object1.centre, object2.centre)
-        strict, loose = _relation_holds(dx, dy, relation, spec.axis_tolerance)
+        strict, loose = relation_holds(dx, dy, relation, spec.axis_tolerance)
     return ImageScore(
         shape={shape for _, shape in wanted} <= {item.shape for item in found},
         colour={colour for colour, _ in wanted} <= {item.colour for item in found},
@@ -203,8 +203,8 @@ def pool_to_grid(weights: Floats, patch: int) -> Floats:
     return pooled
 
 
-def _relation_holds(dx: float, dy: float, relation: str, tolerance: int) -> tuple[bool, bool]:
-    """Whether an offset centre1 - centre2 has the relation: by the strict, by the loose rule."""
+def relation_holds(dx: float, dy: float, relation: str, tolerance: int) -> tuple[bool, bool]:
+    """Whether an offset centre1 - centre2, pixels, has the relation: strictly, and loosely."""
     label = classify_relation(torch.tensor([dx, dy]), tolerance)
     strict = RELATIONS[int(label)] == relation
     towards = RELATION_DIRECTIONS[relation]

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from attnsearch.ablation import Ablation, Mode, measure_effects
+from attnsearch.ablation import MEASURES, Ablation, Mode, measure_effects
 from attnsearch.ablation.effects import effects_of, phrase_tokens
 from attnsearch.axes import ROLES, HeadAddress
-from attnsearch.evaluation import MEASURES
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 

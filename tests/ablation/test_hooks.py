@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnsearch import encoders
-from attnsearch.ablation import Ablation, Mode, ablated, mean_outputs
+from attnsearch.ablation import Ablation, Mode, Part, ablated, mean_outputs
 from attnsearch.axes import HeadAddress, Site
 from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint, DiT
@@ -51,8 +51,8 @@ def batch(tiny_checkpoint: Checkpoint) -> Batch:
     return Batch(replace(tiny_checkpoint, average=weights))
 
 
-def off(*heads: HeadAddress, mode: Mode = Mode.ZERO, **more: object) -> Ablation:
-    return Ablation(heads=frozenset(heads), mode=mode, **more)
+def off(*heads: HeadAddress, mode: Mode = Mode.ZERO, **more: object) -> list[Part]:
+    return [Part(Ablation(heads=frozenset(heads), mode=mode, **more))]
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -129,6 +129,99 @@ def test_only_the_steps_and_branches_asked_for_are_touched(batch: Batch) -> None
         assert torch.equal(batch.images(), plain)
 
 
+def test_to_scale_by_zero_is_to_switch_off_and_by_one_is_nothing(batch: Batch) -> None:
+    plain = batch.images()
+    with ablated(batch.model, off(HEAD, mode=Mode.SCALE, factor=1)):
+        assert torch.equal(batch.images(), plain)
+    with ablated(batch.model, off(HEAD)):
+        zero = batch.images()
+    with ablated(batch.model, off(HEAD, mode=Mode.SCALE, factor=0)):
+        assert torch.equal(batch.images(), zero)
+
+
+def test_a_sample_that_lends_to_another_is_itself_unchanged(batch: Batch) -> None:
+    plain = batch.images()
+    part = Part(
+        Ablation(heads=frozenset({HEAD}), mode=Mode.RESAMPLE), slice(0, 2), torch.tensor([2, 3])
+    )
+    with ablated(batch.model, [part]):
+        patched = batch.images()
+    assert torch.equal(patched[2:], plain[2:])
+    assert not torch.allclose(patched[:2], plain[:2], atol=1e-3)
+
+
+def test_to_borrow_from_ones_equal_changes_nothing(batch: Batch) -> None:
+    equal = Batch(batch.checkpoint, equal=True)
+    plain = equal.images()
+    part = Part(
+        Ablation(heads=frozenset({HEAD}), mode=Mode.OPPOSITE), slice(0, 2), torch.tensor([3, 2])
+    )
+    with ablated(equal.model, [part]):
+        torch.testing.assert_close(equal.images(), plain)
+
+
+def test_parts_of_a_batch_are_ablated_as_they_would_be_alone(batch: Batch) -> None:
+    first, second = HeadAddress(0, 1), HEAD
+    alone = []
+    for head in (first, second):
+        with ablated(batch.model, off(head)):
+            alone.append(batch.images())
+    parts = [
+        off(first)[0]._replace(samples=slice(0, 1)),
+        off(second)[0]._replace(samples=slice(1, 4)),
+    ]
+    with ablated(batch.model, parts):
+        together = batch.images()
+    torch.testing.assert_close(together[:1], alone[0][:1])
+    torch.testing.assert_close(together[1:], alone[1][1:])
+
+
+def test_into_a_head_is_what_is_lost_where_only_its_queries_read(batch: Batch) -> None:
+    loud = {
+        name: tensor * 10 if "cross_attention.out" in name or "caption_mlp" in name else tensor
+        for name, tensor in batch.checkpoint.average.items()
+    }
+    alone = Batch(replace(batch.checkpoint, average=loud))
+    early, late = HeadAddress(0, 0), [HeadAddress(1, 0), HeadAddress(1, 1)]
+    with ablated(alone.model, off(early, into=frozenset(late))):
+        path = alone.images()
+    plain = alone.images()
+    assert not torch.allclose(path, plain, atol=1e-2)
+    # The same by hand: the stream keeps what the head wrote, the queries do not read it.
+    module = alone.model.attention_modules(Site.CROSS)[1]
+    lost: list[torch.Tensor] = []
+
+    def write(attention: torch.nn.Module, arguments: tuple, output: torch.Tensor) -> None:
+        channels = attention.out.in_features // attention.heads
+        target, source, _, mask = arguments
+        query, key, value = (
+            part(each).unflatten(-1, (attention.heads, -1)).transpose(1, 2)[:, :1]
+            for part, each in (
+                (attention.query, target), (attention.key, source), (attention.value, source)
+            )
+        )  # fmt: skip
+        own = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask[:, None, None], scale=attention.scale
+        )
+        lost[:] = [own[:, 0] @ attention.out.weight[:, :channels].T]
+
+    hooks = [
+        alone.model.attention_modules(Site.CROSS)[0].register_forward_hook(write),
+        module.query.register_forward_pre_hook(lambda _, inputs: (inputs[0] - lost[0],)),
+    ]
+    by_hand = alone.images()
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(path, by_hand, rtol=1e-3, atol=1e-4)
+
+
+def test_a_head_that_is_not_later_cannot_read(batch: Batch) -> None:
+    with pytest.raises(ConfigError, match="L0H1 does not come after L0H0"):
+        off(HeadAddress(0, 0), into=frozenset({HeadAddress(0, 1)}))
+    with pytest.raises(ConfigError, match="finite"):
+        off(HEAD, mode=Mode.SCALE, factor=float("nan"))
+
+
 def test_the_model_is_restored_after_an_exception(batch: Batch) -> None:
     plain = batch.images()
     with pytest.raises(KeyboardInterrupt), ablated(batch.model, off(HEAD)):
@@ -148,7 +241,7 @@ def test_a_head_that_is_not_there_is_refused(batch: Batch, head: HeadAddress) ->
 
 
 def test_what_a_mode_needs_is_asked_for(batch: Batch) -> None:
-    for mode in (Mode.MEAN, Mode.MASK):
+    for mode in (Mode.MEAN, Mode.MASK, Mode.RESAMPLE, Mode.OPPOSITE):
         with pytest.raises(ConfigError, match="needs"), ablated(batch.model, off(HEAD, mode=mode)):
             pass
     with (

@@ -19,6 +19,7 @@ from attnsearch.task.captions import (
     parse,
     phrases_of,
     role_matrix,
+    some_captions,
     token_ids,
     training_captions,
 )
@@ -178,3 +179,14 @@ def test_a_short_phrase_set_has_one_wording_per_relation():
     for relation in RELATIONS:
         assert phrases_of(SMALL, relation) == PHRASES[relation][:1]
         assert phrases_of(PAPER, relation) == PHRASES[relation]
+
+
+@pytest.mark.parametrize("preset", ["small", "paper"])
+@pytest.mark.parametrize("count", [1, 8, 33, 10_000])
+def test_some_prompts_state_every_relation_as_often(preset: str, count: int) -> None:
+    spec = PRESETS[preset]
+    chosen = some_captions(spec, count)
+    assert len(chosen) == min(count, len(grid_captions(spec)))
+    assert len({caption.text for caption in chosen}) == len(chosen)
+    stated = [sum(caption.relation == name for caption in chosen) for name in RELATIONS]
+    assert preset == "paper" or max(stated) - min(stated) <= 1

@@ -18,6 +18,7 @@ from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample, to_pixels
 from attnsearch.task.captions import Caption, grid_captions
 from attnsearch.task.scoring import ImageScore, score_images
 from attnsearch.task.spec import held_out_combinations
+from attnsearch.task.wordings import wordings
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,17 +59,24 @@ class Evaluation:
 
 
 class Exam:
-    """The prompt grid of a task under seeds 0, 1, ..., for a model to paint and be scored on.
+    """Prompts of a task under seeds 0, 1, ..., for a model to paint and be scored on.
 
     Samples are numbered; those of one prompt follow each other.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, seeds: int, sampler: SamplerConfig, device: torch.device
+        self,
+        checkpoint: Checkpoint,
+        *,
+        seeds: int,
+        sampler: SamplerConfig,
+        device: torch.device,
+        prompts: list[Caption] | None = None,
     ) -> None:
-        """Build the model and read the captions.
+        """Build the model and read the captions: `prompts`, or the task's grid.
 
         Raises:
+            CaptionError: a prompt has too many words for the model.
             ConfigError: `seeds` is not positive, or the model paints something else than images of
                 its task.
         """
@@ -82,7 +90,7 @@ class Exam:
             )
         self.model = checkpoint.build().to(device)
         self.task = task
-        self.prompts = grid_captions(task)
+        self.prompts = prompts or grid_captions(task)
         self.text = encoders.build(checkpoint.encoder).encode(self.prompts)
         self.seeds = seeds
         self._checkpoint, self._sampler, self._device = checkpoint, sampler, device
@@ -134,16 +142,34 @@ def evaluate(
         ConfigError: as of `Exam`.
     """
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
-    samples, painted = range(len(exam)), []
-    for start in range(0, len(exam), batch):
-        chosen = samples[start : start + batch]
-        painted.append(exam.paint(chosen))
-        advance(len(chosen))
-    images = np.concatenate(painted)
-    scores = exam.score(images, samples)
-    outcome = np.array([[getattr(score, name) for name in MEASURES] for score in scores])
-    captions = [exam.caption(number) for number in samples]
+    images, outcome = _sit(exam, batch, advance)
+    captions = [exam.caption(number) for number in range(len(exam))]
     return Evaluation(_by_split(captions, outcome, checkpoint), captions, images)
+
+
+def robustness(
+    checkpoint: Checkpoint,
+    *,
+    seeds: int,
+    sampler: SamplerConfig,
+    device: torch.device,
+    batch: int = 64,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, dict[str, Accuracy]]:
+    """Accuracies by wording of the prompt grid (`task.wordings`) and measure.
+
+    Raises:
+        CaptionError: a wording has too many words for the model.
+        ConfigError: as of `Exam`.
+    """
+    found = {}
+    for name, prompts in wordings(checkpoint.task).items():
+        exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device, prompts=prompts)
+        _, outcomes = _sit(exam, batch, advance)
+        found[name] = {
+            measure: accuracy(outcomes[:, number]) for number, measure in enumerate(MEASURES)
+        }
+    return found
 
 
 def accuracy(outcomes: npt.NDArray[np.bool_]) -> Accuracy:
@@ -154,6 +180,20 @@ def accuracy(outcomes: npt.NDArray[np.bool_]) -> Accuracy:
     return Accuracy(
         float(outcomes.mean()), float(interval.low), float(interval.high), len(outcomes)
     )
+
+
+def _sit(
+    exam: Exam, batch: int, advance: Callable[[int], None]
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """All images of an exam, and outcomes [sample, measure]."""
+    samples, painted = range(len(exam)), []
+    for start in range(0, len(exam), batch):
+        chosen = samples[start : start + batch]
+        painted.append(exam.paint(chosen))
+        advance(len(chosen))
+    images = np.concatenate(painted)
+    scores = exam.score(images, samples)
+    return images, np.array([[getattr(score, name) for name in MEASURES] for score in scores])
 
 
 def _by_split(

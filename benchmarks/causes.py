@@ -75,7 +75,7 @@ def of_model(path: Path, seeds: int, device: str) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
     depth, width = checkpoint.model.depth, checkpoint.model.heads
     every = [HeadAddress(layer, head) for layer in range(depth) for head in range(width)]
-    family = _family_heads(path.stem)
+    family = family_heads(path.stem)
     asked = [("alone", Mode.MEAN, frozenset({head})) for head in every]
     if family:
         asked += [("family", mode, family) for mode in Mode if mode is not Mode.SCALE]
@@ -105,7 +105,7 @@ def of_model(path: Path, seeds: int, device: str) -> dict[str, Any]:
     }
 
 
-def _family_heads(model: str) -> Heads:
+def family_heads(model: str) -> Heads:
     """Its heads in relational families that cover more models than unrelated heads would."""
     families = json.loads(FAMILIES.read_text(encoding="utf-8"))["families"]
     return frozenset(

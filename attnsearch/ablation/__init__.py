@@ -2,6 +2,7 @@
 
 from attnsearch.ablation.effects import MEASURES, Effect, measure_effects, opposite_of
 from attnsearch.ablation.hooks import Ablation, MeanOutputs, Mode, Part, ablated, mean_outputs
+from attnsearch.ablation.steering import Steering, Tag, steer_by_tag, steer_by_text
 from attnsearch.ablation.tilts import Tilts, measure_tilts
 
 __all__ = [
@@ -11,10 +12,14 @@ __all__ = [
     "MeanOutputs",
     "Mode",
     "Part",
+    "Steering",
+    "Tag",
     "Tilts",
     "ablated",
     "mean_outputs",
     "measure_effects",
     "measure_tilts",
     "opposite_of",
+    "steer_by_tag",
+    "steer_by_text",
 ]

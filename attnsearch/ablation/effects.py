@@ -28,7 +28,7 @@ MEASURES: Final = (*ASKED, "opposite")
 _DRAWS: Final = 2000
 _PHRASE: Final = [ROLES.index("relation"), ROLES.index("filler")]
 """Roles of the whole relation phrase, not of its direction words alone."""
-_ROWS: Final = {"cpu": 64, "cuda": 1024}
+ROWS: Final = {"cpu": 64, "cuda": 1024}
 """Images painted together: more do not pay on a CPU, and fewer leave a GPU idle."""
 
 Outcomes = npt.NDArray[np.bool_]
@@ -72,7 +72,7 @@ def measure_effects(
         ConfigError: an ablation asks for what the model has not, or as of `Exam`.
     """
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
-    painter = _Painter(exam, device, rows or _ROWS[device.type], advance)
+    painter = _Painter(exam, device, rows or ROWS[device.type], advance)
     before = painter.whole(recorded=any(each.mode is Mode.MEAN for each in ablations))
     return [effects_of(before, after, seeds) for after in painter.without(ablations)]
 

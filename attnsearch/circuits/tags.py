@@ -39,6 +39,8 @@ _OBJECT_WORDS = (("shape1", "shape2"), ("colour1", "colour2"))
 class Tags(NamedTuple):
     """What every head writes for a relation; arrays are by layer and head first."""
 
+    by_relation: Tensor
+    """[layer, head, relation, width], in the order of `axes.RELATIONS`."""
     mean: Tensor
     """[layer, head, width], over relations: what tags have in common."""
     agreement: Floats
@@ -71,7 +73,7 @@ def relation_tags(screening: Screening) -> Tags:
         tags = torch.stack([_linear(layer.writes, source) for layer in model.layers])
         mean = tags.mean(dim=2)
         cosine = torch.cosine_similarity(tags, mean.unsqueeze(2), dim=-1).mean(dim=-1)
-    return Tags(mean, cosine.double().numpy())
+    return Tags(tags, mean, cosine.double().numpy())
 
 
 def readings(screening: Screening, tag: Tensor, after: int) -> Readings:

@@ -16,6 +16,7 @@ from attnsearch.cli.publish import publish
 from attnsearch.cli.rank import rank
 from attnsearch.cli.scan import scan
 from attnsearch.cli.similar import similar
+from attnsearch.cli.steer import steer
 from attnsearch.cli.train import train
 from attnsearch.cli.verify import verify
 from attnsearch.cli.zoo import zoo
@@ -30,6 +31,7 @@ for _command in (
     similar,
     circuit,
     ablate,
+    steer,
     aggregate,
     verify,
     publish,

@@ -1,12 +1,17 @@
 """`attnsearch evaluate`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import note, print_json, print_table, progress
+from attnsearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from attnsearch.models import Checkpoint
 
 
 def evaluate(
@@ -17,6 +22,9 @@ def evaluate(
     sheet: Annotated[
         Path | None, typer.Option(help="Also write a contact sheet of the first seed (PNG).")
     ] = None,
+    wordings: Annotated[
+        bool, typer.Option("--wordings", help="In other words instead: the, is, order, phrase.")
+    ] = False,
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
@@ -26,6 +34,8 @@ def evaluate(
     out. Intervals are Wilson 95 %.
 
     Example: attnsearch evaluate model.pt --seeds 8 --sheet images.png
+
+    Example: attnsearch evaluate model.pt --wordings
     """
     from attnsearch import evaluation
     from attnsearch.devices import named_device
@@ -35,6 +45,11 @@ def evaluate(
     from attnsearch.task.captions import grid_captions
 
     loaded = load_checkpoint(checkpoint)
+    if wordings:
+        if sheet is not None:
+            raise ConfigError("--sheet shows the prompt grid as trained; leave out --wordings")
+        _wordings(loaded, checkpoint.name, seeds, steps, guidance, device, as_json=as_json)
+        return
     images = len(grid_captions(loaded.task)) * seeds
     with progress("painting", images, "images") as advance:
         result = evaluation.evaluate(
@@ -65,4 +80,53 @@ def evaluate(
         ],
         title=f"{checkpoint.name}, {steps} steps, guidance {guidance:g}",
         words=["measure", "combinations"],
+    )
+
+
+def _wordings(
+    checkpoint: "Checkpoint",
+    name: str,
+    seeds: int,
+    steps: int,
+    guidance: float,
+    device: str,
+    *,
+    as_json: bool,
+) -> None:
+    from attnsearch import evaluation
+    from attnsearch.devices import named_device
+    from attnsearch.sampling import SamplerConfig
+    from attnsearch.task.wordings import wordings
+
+    images = seeds * sum(len(prompts) for prompts in wordings(checkpoint.task).values())
+    with progress("painting", images, "images") as advance:
+        found = evaluation.robustness(
+            checkpoint,
+            seeds=seeds,
+            sampler=SamplerConfig(steps=steps, guidance=guidance),
+            device=named_device(device),
+            advance=advance,
+        )
+    if as_json:
+        print_json(
+            {
+                wording: {measure: asdict(each) for measure, each in accuracies.items()}
+                for wording, accuracies in found.items()
+            }
+        )
+        return
+    shown = ("shape", "colour", "binding", "relation_loose")
+    print_table(
+        ["wording", *shown[:3], "relation", "95 % interval", "images"],
+        [
+            [
+                wording,
+                *(f"{accuracies[measure].value:.3f}" for measure in shown),
+                f"{accuracies[shown[3]].low:.3f} to {accuracies[shown[3]].high:.3f}",
+                str(accuracies[shown[3]].count),
+            ]
+            for wording, accuracies in found.items()
+        ],
+        title=f"{name} in other words, {steps} steps, guidance {guidance:g}",
+        words=["wording"],
     )

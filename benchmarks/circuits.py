@@ -1,0 +1,171 @@
+"""How do the packaged models place objects? Circuits, steering and other wordings, model by model.
+
+python benchmarks/circuits.py [--seeds N] [--device cuda] [--kept FOLDER] [--output FILE]
+
+For each model outside the overlap study: what `attnsearch circuit` says of its relational families'
+heads (benchmarks/results/families.json; where there are none, of the heads that lead by weights),
+what `attnsearch steer` makes of them, and `attnsearch evaluate --wordings`. What `--kept` has of a
+model is not done again. `python benchmarks/relational_heads.py` writes what comes out into
+docs/results.md.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import torch
+from causes import family_heads
+
+from attnsearch import zoo
+from attnsearch.ablation import Tag, measure_tilts, steer_by_tag, steer_by_text
+from attnsearch.axes import HeadAddress
+from attnsearch.circuits import circuit_of, position_share, screening_of
+from attnsearch.devices import named_device
+from attnsearch.evaluation import Accuracy, robustness
+from attnsearch.models import Checkpoint, load_checkpoint
+from attnsearch.sampling import SamplerConfig
+from attnsearch_kernels.machine import describe_machine
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "benchmarks" / "results" / "circuits.json"
+IMAGES: Final = 96
+"""Images by which weights are checked."""
+SHOWN: Final = ("shape", "colour", "binding", "relation_loose")
+
+
+def main() -> None:
+    """Read, sample, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1, help="Images per prompt.")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--kept", type=Path, help="Keep what is done of each model here.")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    device = named_device(arguments.device)
+    with TemporaryDirectory() as folder:
+        kept = arguments.kept or Path(folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        models = []
+        for path in zoo.packaged():
+            if path.stem.startswith("overlap"):
+                continue
+            done = kept / f"{path.stem}.json"
+            if not done.exists():
+                found = of_model(path, arguments.seeds, device)
+                done.write_text(json.dumps(found), encoding="utf-8")
+            models.append(json.loads(done.read_text(encoding="utf-8")))
+            print(_line(models[-1]), flush=True)
+    results = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "device": arguments.device,
+        "seeds": arguments.seeds,
+        "images": IMAGES,
+        "models": models,
+    }
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
+    """All of one model."""
+    checkpoint, sampler = load_checkpoint(path), SamplerConfig()
+    heads = family_heads(path.stem)
+    found = circuit_of(screening_of(checkpoint), heads)
+    tilts = measure_tilts(checkpoint, found.heads, images=IMAGES, sampler=sampler, device=device)
+    explained = position_share(checkpoint, images=IMAGES, sampler=sampler, device=device)
+    writers = [
+        {
+            "head": str(writer.address),
+            "projection": round(writer.projection, 3),
+            "cosine": round(writer.cosine, 4),
+            "lowest_cosine": round(min(map(abs, writer.cosines.values())), 4),
+            "q_value": round(writer.q_value, 4),
+            "tag_length": round(writer.tag_length, 4),
+            "tag_agreement": round(writer.tag_agreement, 4),
+            "explained": _at(explained.mean(axis=0), writer.address),
+        }
+        for writer in found.writers
+        if writer.address in found.heads
+    ]
+    readers: list[dict[str, Any]] = [
+        {
+            "head": str(reader.address),
+            "tilt": _at(tilts.whole[0], reader.address),
+            "tilt_without": _at(tilts.without[0], reader.address),
+            "tilt_all_steps": _at(tilts.whole.mean(axis=0), reader.address),
+            "tilt_all_steps_without": _at(tilts.without.mean(axis=0), reader.address),
+            "response": round((reader.shape + reader.colour) / 2, 4),
+            "q_value": round(reader.q_value, 4),
+            "composition": round(reader.composition, 4),
+            "shape_written": round(reader.shape_written, 3),
+            "colour_written": round(reader.colour_written, 3),
+        }
+        for reader in found.readers
+    ]
+    readers.sort(key=lambda row: -abs(row["tilt"] - row["tilt_without"]))
+    return {
+        "name": path.stem,
+        "heads": [str(head) for head in sorted(found.heads)],
+        "in_family": bool(heads),
+        "writers": writers,
+        "readers": readers,
+        "steering": _steered(checkpoint, found.heads, seeds, sampler, device),
+        "wordings": {
+            wording: _shares(accuracies, SHOWN)
+            for wording, accuracies in robustness(
+                checkpoint, seeds=seeds, sampler=sampler, device=device
+            ).items()
+        },
+    }
+
+
+def _steered(
+    checkpoint: Checkpoint,
+    heads: frozenset[HeadAddress],
+    seeds: int,
+    sampler: SamplerConfig,
+    device: torch.device,
+) -> dict[str, Any]:
+    """To the opposite relation, by the heads in two ways, and by the relation words."""
+    ways = {
+        f"tag of {tag}": steer_by_tag(
+            checkpoint, heads, tag=tag, seeds=seeds, sampler=sampler, device=device
+        )
+        for tag in Tag
+    }
+    ways["relation words"] = steer_by_text(
+        checkpoint, frozenset({"relation"}), seeds=seeds, sampler=sampler, device=device
+    )
+    return {name: _shares(way.after, ("target", "asked", *SHOWN[:3])) for name, way in ways.items()}
+
+
+def _shares(accuracies: dict[str, Accuracy], measures: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        measure: {key: round(value, 4) for key, value in asdict(accuracies[measure]).items()}
+        for measure in measures
+    }
+
+
+def _at(values: Any, head: HeadAddress) -> float:
+    return round(float(values[head.layer, head.head]), 4)
+
+
+def _line(model: dict[str, Any]) -> str:
+    reader = (
+        model["readers"][0] if model["readers"] else {"head": "-", "tilt": 0, "tilt_without": 0}
+    )
+    return (
+        f"{model['name']:20} {','.join(model['heads']):10} -> {reader['head']} "
+        f"tilt {reader['tilt']:+.2f}, without {reader['tilt_without']:+.2f}  "
+        + "  ".join(
+            f"{name} {shares['target']['value']:.2f}" for name, shares in model["steering"].items()
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`steer`, and `evaluate --wordings`, at the terminal."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from planted_dit import RELATIONAL
+from typer.testing import CliRunner
+
+from attnsearch.cli.application import app
+from attnsearch.models import Checkpoint, save_checkpoint
+
+QUICK = ("--seeds", 1, "--steps", 1, "--guidance", 1)
+
+
+def run(*words: str | Path | int) -> Result:
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(planted: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("steer") / "planted.pt"
+    save_checkpoint(planted, path)
+    return path
+
+
+def test_objects_are_moved_to_the_opposite(checkpoint: Path) -> None:
+    table = json.loads(run("steer", checkpoint, "--head", RELATIONAL, *QUICK, "--json").stdout)
+    assert table["before"]["asked"]["value"] == table["after"]["target"]["value"] == 1
+    shown = run("steer", checkpoint, "--role", "relation", "--to", "left", *QUICK).stdout
+    assert "relation to left" in shown
+    assert "the target relation" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "say what is steered by"),
+        (["--head", "L1H2", "--role", "relation"], "say what is steered by"),
+        (["--head", "L1H2", "--to", "beside"], "no relation 'beside'"),
+        (["--head", "L8H0"], "no head L8H0"),
+        (["--role", "verb"], "no role 'verb'"),
+    ],
+)
+def test_what_cannot_be_steered_costs_one_line(
+    checkpoint: Path, words: list[str], message: str
+) -> None:
+    result = run("steer", checkpoint, *words, *QUICK)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_every_wording_gets_a_row(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    tiny = tmp_path / "tiny.pt"
+    save_checkpoint(tiny_checkpoint, tiny)
+    table = json.loads(run("evaluate", tiny, "--wordings", *QUICK, "--json").stdout)
+    assert next(iter(table)) == "as trained"
+    assert {row["relation_loose"]["count"] for row in table.values()} == {96, 168}
+    assert "object 2 first" in run("evaluate", tiny, "--wordings", *QUICK).stdout
+    refused = run("evaluate", tiny, "--wordings", "--sheet", tmp_path / "a.png", *QUICK)
+    assert refused.exit_code == 2

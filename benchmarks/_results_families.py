@@ -4,12 +4,38 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from _results_claims import LEARNED
+from _results_text import paragraph, table
 
 SURE: Final = 0.05
 """Largest p-value of a family whose heads are listed by model."""
 SHOWN: Final = 8
 
 Family = dict[str, Any]
+
+
+def family_section(
+    families: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]
+) -> list[str]:
+    if not families:
+        return []
+    by_family, by_model, finding = families_section(families, models)
+    return [
+        "## Families: the same head in other models",
+        "",
+        *paragraph(
+            "`attnsearch cluster` joins heads of different models that are each other's most",
+            "similar ([how](decisions/0009-families-of-heads.md)). p: chance that unrelated heads",
+            "make a family in as many models; beside an encoder, chance that so many of the",
+            "family's models have it. Families of p above 0.05 may be chance.",
+        ),
+        *table(by_family[0], by_family[1:]),
+        "",
+        *paragraph(finding),
+        *table(by_model[0], by_model[1:]),
+        "",
+        "![All heads on a plane, by family, encoder and depth](heads.png)",
+        "",
+    ]
 
 
 def families_section(

@@ -1,13 +1,14 @@
 """docs/results.md and its pictures, written from benchmarks/results/relational-heads.json."""
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, Final
 
+from _results_causes import causes_sections
 from _results_claims import LEARNED, STRONG, SURE, claims, relational_heads, since
-from _results_families import families_section
+from _results_families import family_section
+from _results_text import address, paragraph, share, table
 
 from attnsearch.axes import HeadAddress
 from attnsearch.report import emergence as curves
@@ -40,7 +41,8 @@ def page(results: dict[str, Any]) -> str:
             *_held_out_section(main),
             *_head_section(main),
             *_weights_section(main),
-            *_family_section(results.get("families", []), main),
+            *family_section(results.get("families", []), main),
+            *causes_sections(results.get("causes"), results.get("circuits"), main),
             *_emergence_section(main),
             *_overlap_section([model for model in models if _is_overlap(model)], main),
             *_claims_section(main),
@@ -78,7 +80,7 @@ def _introduction(models: Sequence[Model]) -> list[str]:
         "",
         "<!-- Written by `python benchmarks/relational_heads.py`; do not edit. -->",
         "",
-        *_paragraph(
+        *paragraph(
             "Which text encodings let a diffusion transformer paint a relation, by which heads,",
             "and when do these appear? Small models, trained from scratch on scenes of two",
             "objects by `attnsearch zoo train experiments/*.toml --out runs`. Images have",
@@ -88,7 +90,7 @@ def _introduction(models: Sequence[Model]) -> list[str]:
             "from [one file](../benchmarks/results/relational-heads.json), which `python",
             "benchmarks/relational_heads.py` gathers from the records of the packaged models.",
         ),
-        *_paragraph(
+        *paragraph(
             "Intervals are 95 %: Wilson's for shares of images, a bootstrap over prompts for",
             f"scores. Accuracies count {trained} images of combinations trained on and {unseen}",
             "of combinations held out. *Relation* is the paper's loose relation: both objects",
@@ -116,8 +118,8 @@ def _accuracy_section(models: Sequence[Model]) -> list[str]:
                 f"{model['accuracies']['in_distribution'][key]['value']:.3f}"
                 for key in ("shape", "colour", "binding")
             ),
-            _share(model["accuracies"]["in_distribution"]["relation_loose"]),
-            _share(model["relation_given_binding"]["in_distribution"]),
+            share(model["accuracies"]["in_distribution"]["relation_loose"]),
+            share(model["relation_given_binding"]["in_distribution"]),
         ]
         for model in models
     ]
@@ -134,9 +136,9 @@ def _accuracy_section(models: Sequence[Model]) -> list[str]:
     return [
         "## Accuracy",
         "",
-        *_table(columns, rows),
+        *table(columns, rows),
         "",
-        *_paragraph(
+        *paragraph(
             f"The paper's rows: averaged weights at step {PAPER['training_steps']:,},",
             f"{PAPER['images_per_model']:,} images each, no combination held out, 128 px latent",
             "models ([source](../benchmarks/paper.toml)). Like T5, MiniLM reads the whole",
@@ -150,10 +152,10 @@ def _held_out_section(models: Sequence[Model]) -> list[str]:
         [
             model["name"],
             *(
-                _share(model[table].get(split, {}).get("relation_loose"))
-                if table == "accuracies"
-                else _share(model[table].get(split))
-                for table in ("accuracies", "relation_given_binding")
+                share(model[part].get(split, {}).get("relation_loose"))
+                if part == "accuracies"
+                else share(model[part].get(split))
+                for part in ("accuracies", "relation_given_binding")
                 for split in ("in_distribution", "held_out")
             ),
         ]
@@ -165,12 +167,12 @@ def _held_out_section(models: Sequence[Model]) -> list[str]:
     return [
         "## Combinations never trained on",
         "",
-        *_paragraph(
+        *paragraph(
             "Each ordered pair of objects was never captioned in one of the eight relations;",
             "the mirrored caption, which asks for the same layout, was. Without positions both",
             "are one caption, so that the split says nothing of such models (-).",
         ),
-        *_table(columns, rows),
+        *table(columns, rows),
         "",
     ]
 
@@ -186,20 +188,20 @@ def _head_section(models: Sequence[Model]) -> list[str]:
         rows.append(
             [
                 model["name"],
-                _address(best),
+                address(best),
                 f"{best['score']:+.3f}",
                 f"{best['ci_low']:+.3f} to {best['ci_high']:+.3f}",
                 f"{best['p_value']:.2g}",
                 f"{best['q_value']:.2g}",
-                _address(second),
+                address(second),
                 f"{second['score']:+.3f}",
                 f"{second['q_value']:.2g}",
-                ", ".join(map(_address, relational_heads(model["heads"]))) or "none",
+                ", ".join(map(address, relational_heads(model["heads"]))) or "none",
             ]
         )
     steps = max(len(model["best_head_by_step"]) for model in models)
     profile = [
-        [model["name"], _address(model["heads"][0])]
+        [model["name"], address(model["heads"][0])]
         + [f"{score:+.2f}" for score in model["best_head_by_step"]]
         + ["-"] * (steps - len(model["best_head_by_step"]))
         for model in models
@@ -207,15 +209,15 @@ def _head_section(models: Sequence[Model]) -> list[str]:
     return [
         "## The best relational head of every model",
         "",
-        *_table(columns, rows),
+        *table(columns, rows),
         "",
-        *_paragraph(
+        *paragraph(
             "A p-value is coarse where few direction words carry the score, so the larger of",
             "two scores can have the larger q.",
         ),
         "Score of the best head by sampling step, 0 the noisiest:",
         "",
-        *_table(["model", "head", *(str(step) for step in range(steps))], profile),
+        *table(["model", "head", *(str(step) for step in range(steps))], profile),
         "",
     ]
 
@@ -230,45 +232,22 @@ def _weights_section(models: Sequence[Model]) -> list[str]:
         cells = [model["name"]]
         for head in model["heads_from_weights"][:2]:
             cells += [
-                _address(head),
+                address(head),
                 f"{head['cosine']:+.3f}",
                 f"{head['projection']:+.2f}",
                 f"{head['q_value']:.2g}",
             ]
-        best, second = (_address(head) for head in model["heads"][:2])
+        best, second = (address(head) for head in model["heads"][:2])
         rows.append([*cells, f"{best}, {second}"])
     return [
         "## The same question put to the weights",
         "",
-        *_paragraph(
+        *paragraph(
             "`attnsearch rank CKPT --metric qk-relational` samples nothing: it compares the",
             "logits of image positions against relation words with a ramp along the relation.",
             "Cosine is the shape of the map, projection its strength in logits.",
         ),
-        *_table(columns, rows),
-        "",
-    ]
-
-
-def _family_section(families: Sequence[Model], models: Sequence[Model]) -> list[str]:
-    if not families:
-        return []
-    by_family, by_model, finding = families_section(families, models)
-    return [
-        "## Families: the same head in other models",
-        "",
-        *_paragraph(
-            "`attnsearch cluster` joins heads of different models that are each other's most",
-            "similar ([how](decisions/0009-families-of-heads.md)). p: chance that unrelated heads",
-            "make a family in as many models; beside an encoder, chance that so many of the",
-            "family's models have it. Families of p above 0.05 may be chance.",
-        ),
-        *_table(by_family[0], by_family[1:]),
-        "",
-        *_paragraph(finding),
-        *_table(by_model[0], by_model[1:]),
-        "",
-        "![All heads on a plane, by family, encoder and depth](heads.png)",
+        *table(columns, rows),
         "",
     ]
 
@@ -295,15 +274,15 @@ def _emergence_section(models: Sequence[Model]) -> list[str]:
     return [
         "## When the head appears",
         "",
-        *_paragraph(
+        *paragraph(
             "Between which two snapshots of the training each began to hold, and held from then",
             "on. A snapshot has the averaged weights, which lag behind those that are trained.",
         ),
-        *_table(columns, rows),
+        *table(columns, rows),
         "",
         "![Accuracies and head scores along training](emergence.png)",
         "",
-        *_paragraph(
+        *paragraph(
             "Binding and relation count only images whose two shapes can be told. Above, shares",
             "of images in combinations trained on, one image per prompt; below, the size of the",
             f"best head's relational score, with a dot where q < {SURE}.",
@@ -322,7 +301,7 @@ def _overlap_section(models: Sequence[Model], others: Sequence[Model]) -> list[s
             _since(model, "relational_heads", 1),
             _since(model, "given_binding", LEARNED),
             _since(model, "relation_loose", 0.5),
-            _share(model["accuracies"]["in_distribution"]["relation_loose"]),
+            share(model["accuracies"]["in_distribution"]["relation_loose"]),
             f"{model['heads'][0]['score']:+.3f}",
             f"{model['steps']:,}",
         ]
@@ -336,14 +315,14 @@ def _overlap_section(models: Sequence[Model], others: Sequence[Model]) -> list[s
     return [
         "## Does occlusion teach the order of objects?",
         "",
-        *_paragraph(
+        *paragraph(
             "Without overlap, which object a caption names first shows only through the",
             "relation itself: order and direction have to be learned together. Where objects",
             "overlap, the second hides the first. The same model (RTEP) on scenes that differ",
             "in how near the two centres may be; columns as above, not reached means within the",
             f"steps of the last column. {_same_runs(models, others)}",
         ),
-        *_table(columns, rows),
+        *table(columns, rows),
         "",
         "![Learning by overlap](overlap.png)",
         "",
@@ -367,7 +346,7 @@ def _claims_section(models: Sequence[Model]) -> list[str]:
     return [
         "## Against the paper",
         "",
-        *_table(["the paper", "here", "", "note"], rows),
+        *table(["the paper", "here", "", "note"], rows),
         "",
     ]
 
@@ -378,11 +357,7 @@ def _missing_section(missing: Sequence[str], outdated: Sequence[str]) -> list[st
         lines.append(f"{', '.join(missing)}. The command at the top of this page trains them.")
     if outdated:
         lines.append(f"Published under an older experiment: {', '.join(outdated)}.")
-    return ["## Not trained yet", "", *_paragraph(*lines)] if lines else []
-
-
-def _paragraph(*pieces: str) -> list[str]:
-    return [*wrap(" ".join(pieces), 100, break_long_words=False, break_on_hyphens=False), ""]
+    return ["## Not trained yet", "", *paragraph(*lines)] if lines else []
 
 
 def _order(model: Model) -> tuple[Any, ...]:
@@ -414,18 +389,3 @@ def _since(model: Model, what: str, least: float) -> str:
         return "not reached"
     before = max((row["step"] for row in model["emergence"] if row["step"] < step), default=0)
     return f"{before:,} to {step:,}"
-
-
-def _address(head: dict[str, Any]) -> str:
-    return str(HeadAddress(head["layer"], head["head"]))
-
-
-def _share(row: dict[str, Any] | None) -> str:
-    return "-" if row is None else f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield "|" + "---|" * len(columns)
-    for row in rows:
-        yield f"| {' | '.join(row)} |"

@@ -29,6 +29,10 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results" / "relational-heads.json"
 FAMILIES: Final = RESULTS.with_name("families.json")
 """Of `python benchmarks/families.py`."""
+CAUSES: Final = RESULTS.with_name("causes.json")
+"""Of `python benchmarks/causes.py`."""
+CIRCUITS: Final = RESULTS.with_name("circuits.json")
+"""Of `python benchmarks/circuits.py`."""
 PAGE: Final = ROOT / "docs" / "results.md"
 SCENES: Final = 20_000
 
@@ -72,6 +76,8 @@ def gather() -> dict[str, Any]:
     return {
         "models": models,
         "families": json.loads(FAMILIES.read_text(encoding="utf-8"))["families"],
+        "causes": json.loads(CAUSES.read_text(encoding="utf-8")),
+        "circuits": json.loads(CIRCUITS.read_text(encoding="utf-8")),
         "missing": missing,
         "outdated": _outdated(experiments, published),
     }

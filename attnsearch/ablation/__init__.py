@@ -1,7 +1,8 @@
-"""Heads switched off while a model samples, and what that does to its images."""
+"""Heads switched off or steered while a model samples, and what that does to its images."""
 
 from attnsearch.ablation.effects import MEASURES, Effect, measure_effects, opposite_of
 from attnsearch.ablation.hooks import Ablation, MeanOutputs, Mode, Part, ablated, mean_outputs
+from attnsearch.ablation.pipelines import ablated_pipeline
 from attnsearch.ablation.steering import Steering, Tag, steer_by_tag, steer_by_text
 from attnsearch.ablation.tilts import Tilts, measure_tilts
 
@@ -16,6 +17,7 @@ __all__ = [
     "Tag",
     "Tilts",
     "ablated",
+    "ablated_pipeline",
     "mean_outputs",
     "measure_effects",
     "measure_tilts",

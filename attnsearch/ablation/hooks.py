@@ -115,37 +115,57 @@ def ablated(
     """
     modules = model.attention_modules(Site.CROSS)
     for part in parts:
-        _check(part, modules, means, hidden)
-    lost: dict[tuple[int, Branch], Tensor] = {}
+        check_heads(part.ablation, [module.heads for module in modules])
+        _check_given(part, means, hidden)
+    with routed(model, Switch(parts, modules, means=means, hidden=hidden).attend):
+        yield
 
-    def attend(call: AttentionCall, step: int) -> Tensor:
-        active = [(number, part) for number, part in enumerate(parts) if part.ablation.is_on(step)]
+
+class Switch:
+    """Computes attention as it is without some heads; state lasts from layer 0 to the last."""
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        modules: Sequence[Attention],
+        *,
+        means: MeanOutputs | None = None,
+        hidden: Tensor | None = None,
+    ) -> None:
+        """`modules`, by layer, are read for ablations into other heads alone."""
+        self._parts, self._modules = parts, modules
+        self._means, self._hidden = means, hidden
+        self._lost: dict[tuple[int, Branch], Tensor] = {}
+
+    def attend(self, call: AttentionCall, step: int) -> Tensor:
+        """The output [row, head, query, channel] of one call."""
+        parts = [(n, part) for n, part in enumerate(self._parts) if part.ablation.is_on(step)]
         if call.layer == 0:
-            lost.clear()
-        for number, part in active:
+            self._lost.clear()
+        for number, part in parts:
             targets = _in_layer(part.ablation.into, call.layer)
             for branch, rows in call.branches:
-                if targets and (number, branch) in lost:
-                    call = _unread(call, rows, part, targets, lost[number, branch], modules)
+                if targets and (number, branch) in self._lost:
+                    module, lost = self._modules[call.layer], self._lost[number, branch]
+                    call = _unread(call, rows, part, targets, lost, module)
         output = plain_attention(call)
         changed = output
-        for number, part in active:
+        for number, part in parts:
             own = _in_layer(part.ablation.heads, call.layer)
             for branch, rows in call.branches:
                 if not own or branch not in part.ablation.branches:
                     continue
-                instead = _replacement(call, output, rows, own, step, part, means, hidden)
+                instead = _replacement(
+                    call, output, rows, own, step, part, self._means, self._hidden
+                )
                 if part.ablation.into:
                     difference = output[rows][part.samples][:, own] - instead
-                    written = _written(modules[call.layer], own, difference)
-                    lost[number, branch] = lost.get((number, branch), 0) + written
+                    written = _written(self._modules[call.layer], own, difference)
+                    self._lost[number, branch] = self._lost.get((number, branch), 0) + written
                     continue
                 changed = output.clone() if changed is output else changed
                 changed[rows][part.samples][:, own] = instead
         return changed
-
-    with routed(model, attend):
-        yield
 
 
 @contextmanager
@@ -171,16 +191,21 @@ def mean_outputs(
         yield
 
 
-def _check(
-    part: Part, modules: Sequence[Attention], means: MeanOutputs | None, hidden: Tensor | None
-) -> None:
-    ablation = part.ablation
+def check_heads(ablation: Ablation, heads: Sequence[int]) -> None:
+    """Refuse heads that a model with so many per layer has not.
+
+    Raises:
+        ConfigError: naming the first.
+    """
     for head in sorted(ablation.heads | ablation.into):
-        if head.layer >= len(modules) or head.head >= modules[head.layer].heads:
+        if head.layer >= len(heads) or head.head >= heads[head.layer]:
             raise ConfigError(
-                f"there is no head {head}: the model has {len(modules)} layers of "
-                f"{modules[0].heads} heads"
+                f"there is no head {head}: the model has {len(heads)} layers of {heads[0]} heads"
             )
+
+
+def _check_given(part: Part, means: MeanOutputs | None, hidden: Tensor | None) -> None:
+    ablation = part.ablation
     if not ablation.heads:
         return
     if ablation.mode is Mode.MEAN and means is None:
@@ -207,10 +232,9 @@ def _unread(
     part: Part,
     targets: Sequence[int],
     lost: Tensor,
-    modules: Sequence[Attention],
+    module: Attention,
 ) -> AttentionCall:
     """The call with queries of some heads that did not read [row, query, width] of the stream."""
-    module = modules[call.layer]
     read = torch.einsum("rqw,cw->rqc", lost, module.query.weight)
     by_head = read.unflatten(-1, (module.heads, -1)).transpose(1, 2)
     query = call.query.clone()

@@ -75,3 +75,16 @@ def test_it_has_the_maps_of_our_model_with_the_same_weights(transformer, words):
     torch.testing.assert_close(
         qk_maps(PixArtCircuit(transformer), words), qk_maps(DiTCircuit(ours), words)
     )
+
+
+def test_heads_write_what_attention_to_one_word_gives(transformer, words):
+    """Of all heads together, the output's bias aside: with one key, all attention is its."""
+    model = PixArtCircuit(transformer)
+    target = torch.randn(1, 3, HEADS * CHANNELS, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        source = model.project_caption(words)
+        for layer, block in zip(model.layers, transformer.transformer_blocks, strict=True):
+            written = layer.writes(source).sum(0) + block.attn2.to_out[0].bias
+            for word, expected in zip(source, written, strict=True):
+                given = block.attn2(target, encoder_hidden_states=word[None, None])[0]
+                torch.testing.assert_close(given, expected.expand_as(given))

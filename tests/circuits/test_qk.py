@@ -66,3 +66,14 @@ def test_a_relation_that_no_prompt_states_is_named(untrained: Build) -> None:
     some = type(text)(*(t[torch.tensor(kept)] for t in text))
     with pytest.raises(MetricError, match="none states 'left'"):
         relation_maps(DiTCircuit(model), some, [captions[i] for i in kept])
+
+
+def test_heads_write_what_attention_to_one_word_gives(planted):
+    model = DiTCircuit(planted.build())
+    source = torch.randn(4, planted.model.width, generator=torch.Generator().manual_seed(0))
+    target = torch.randn(1, 3, planted.model.width, generator=torch.Generator().manual_seed(1))
+    for layer in model.layers:
+        written = layer.writes(source).sum(0) + layer.attention.out.bias
+        for word, expected in zip(source, written, strict=True):
+            given = layer.attention(target, word[None, None], ())[0]
+            torch.testing.assert_close(given, expected.expand_as(given), rtol=1e-4, atol=1e-4)

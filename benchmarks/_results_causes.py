@@ -185,6 +185,7 @@ def _chain_section(circuits: dict[str, Any]) -> list[str]:
                 f"{reader['composition']:.2f}",
             ]
         )
+    images = circuits["models"][0]["images"]
     columns = [
         "model", "heads", "cosine", "explained", "agreement of tags", "who loses most", "tilt",
         "without", "all steps", "without", "direct answer", "q", "composition",
@@ -193,11 +194,11 @@ def _chain_section(circuits: dict[str, Any]) -> list[str]:
         "## From the relational heads to the object head",
         "",
         *paragraph(
-            f"`attnsearch circuit`, {circuits['images']} images. Cosine: of the heads' QK maps",
-            "with the ramps of the relations. Explained: share of the true logits of relation",
-            "words that positions explain. Tilt: how many logits a later head prefers object 1's",
-            "words towards object 1's side, at the first step, where the image is still noise,",
-            "and over all; without: with the heads at their mean output, on the same noisy",
+            f"`attnsearch circuit`, {images} images. Cosine: of the QK maps",
+            "of these heads with the ramps of the relations. Explained: share of the true logits",
+            "of relation words that positions explain. Tilt: how many logits a later head prefers",
+            "object 1's words towards object 1's side, at the first step, where the image is still",
+            "noise, and over all; without: with the heads at their mean output, on the same noisy",
             "images. Direct answer: logits by which the tag of the weights makes it prefer object",
             "1's words, if nothing lies between.",
         ),

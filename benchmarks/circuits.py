@@ -9,29 +9,20 @@ model is not done again. `python benchmarks/relational_heads.py` writes what com
 docs/results.md.
 """
 
-import argparse
-import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
-from causes import family_heads
+from _by_model import RESULTS, family_heads, run
 
-from attnsearch import zoo
 from attnsearch.ablation import Tag, measure_tilts, steer_by_tag, steer_by_text
 from attnsearch.axes import HeadAddress
 from attnsearch.circuits import circuit_of, position_share, screening_of
-from attnsearch.devices import named_device
 from attnsearch.evaluation import Accuracy, robustness
 from attnsearch.models import Checkpoint, load_checkpoint
 from attnsearch.sampling import SamplerConfig
-from attnsearch_kernels.machine import describe_machine
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-RESULTS: Final = ROOT / "benchmarks" / "results" / "circuits.json"
 IMAGES: Final = 96
 """Images by which weights are checked."""
 SHOWN: Final = ("shape", "colour", "binding", "relation_loose")
@@ -39,35 +30,7 @@ SHOWN: Final = ("shape", "colour", "binding", "relation_loose")
 
 def main() -> None:
     """Read, sample, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1, help="Images per prompt.")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--kept", type=Path, help="Keep what is done of each model here.")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    device = named_device(arguments.device)
-    with TemporaryDirectory() as folder:
-        kept = arguments.kept or Path(folder)
-        kept.mkdir(parents=True, exist_ok=True)
-        models = []
-        for path in zoo.packaged():
-            if path.stem.startswith("overlap"):
-                continue
-            done = kept / f"{path.stem}.json"
-            if not done.exists():
-                found = of_model(path, arguments.seeds, device)
-                done.write_text(json.dumps(found), encoding="utf-8")
-            models.append(json.loads(done.read_text(encoding="utf-8")))
-            print(_line(models[-1]), flush=True)
-    results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "device": arguments.device,
-        "seeds": arguments.seeds,
-        "images": IMAGES,
-        "models": models,
-    }
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    run(__doc__, RESULTS / "circuits.json", of_model, lambda model: [_line(model)])
 
 
 def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
@@ -109,6 +72,7 @@ def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
     readers.sort(key=lambda row: -abs(row["tilt"] - row["tilt_without"]))
     return {
         "name": path.stem,
+        "images": IMAGES,
         "heads": [str(head) for head in sorted(found.heads)],
         "in_family": bool(heads),
         "writers": writers,

@@ -1,5 +1,6 @@
 """Heads switched off or steered while a model samples, and what that does to its images."""
 
+from attnsearch.ablation.controls import layer_sets, random_sets
 from attnsearch.ablation.effects import MEASURES, Effect, measure_effects, opposite_of
 from attnsearch.ablation.hooks import Ablation, MeanOutputs, Mode, Part, ablated, mean_outputs
 from attnsearch.ablation.pipelines import ablated_pipeline
@@ -18,10 +19,12 @@ __all__ = [
     "Tilts",
     "ablated",
     "ablated_pipeline",
+    "layer_sets",
     "mean_outputs",
     "measure_effects",
     "measure_tilts",
     "opposite_of",
+    "random_sets",
     "steer_by_tag",
     "steer_by_text",
 ]

@@ -1,7 +1,9 @@
 """`attnsearch ablate`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Literal
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -9,6 +11,9 @@ from attnsearch.axes import HeadAddress
 from attnsearch.cli import options
 from attnsearch.cli.console import note, print_json, print_table, progress
 from attnsearch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from attnsearch.ablation import Effect
 
 _SHOWN = ("relation_loose", "opposite", "binding", "shape", "colour")
 
@@ -22,6 +27,10 @@ def ablate(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Also every head of cross-attention alone.")
     ] = False,
+    beside: Annotated[
+        int,
+        typer.Option(min=0, help="Also so many sets of other heads, anywhere and in these layers."),
+    ] = 0,
     mode: Annotated[
         Literal["zero", "mean", "mask", "resample", "opposite", "scale"],
         typer.Option(
@@ -54,16 +63,17 @@ def ablate(
     Paints the task's whole prompt grid with all heads, then without those asked for, from the same
     noise. Change: share of images with the relation, less that with all heads; its interval is
     95 %, over prompts. p: McNemar's, exact. Opposite: share with the objects in each other's place.
-    Only the conditional branch of classifier-free guidance is touched. Compare a head with the
-    others: --sweep.
+    Only the conditional branch of classifier-free guidance is touched. Compare with other heads:
+    --sweep, or --beside 20, of which the median is printed, the range, and the share of sets that
+    harm the relation as much.
 
-    Example: attnsearch ablate attnsearch/zoo/rtep-femto-seed0.pt --head L0H3 --head L0H3,L0H2
+    Example: attnsearch ablate attnsearch/zoo/rtep-femto-seed0.pt --head L0H3,L0H2 --beside 20
 
     Example: attnsearch ablate attnsearch/zoo/rtep-femto-seed0.pt --sweep --mode mask
 
     Example: attnsearch ablate model.pt --head L2H8 --mode opposite --into L4H3
     """
-    from attnsearch.ablation import Ablation, Mode, measure_effects
+    from attnsearch.ablation import Ablation, Mode, layer_sets, measure_effects, random_sets
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
     from attnsearch.sampling import SamplerConfig
@@ -71,66 +81,113 @@ def ablate(
 
     groups = [options.head_group(group) for group in head or []]
     loaded = load_checkpoint(checkpoint)
+    layers, heads = range(loaded.model.depth), range(loaded.model.heads)
+    every = [HeadAddress(layer, number) for layer in layers for number in heads]
+    rows = [_Row("asked", group) for group in groups]
     if sweep:
-        layers, heads = range(loaded.model.depth), range(loaded.model.heads)
-        alone = [frozenset({HeadAddress(layer, number)}) for layer in layers for number in heads]
-        groups += [group for group in alone if group not in groups]
-    if not groups:
+        alone = [frozenset({address}) for address in every]
+        rows += [_Row("sweep", group) for group in alone if group not in groups]
+    if not rows:
         raise ConfigError("say which heads: --head L0H3, or --sweep for each of them")
+    for group in groups:
+        rows += [_Row("random", other, group) for other in random_sets(every, group, beside)]
+        rows += [_Row("layer", other, group) for other in layer_sets(every, group, beside)]
     later = frozenset() if into is None else options.head_group(into)
-    images = len(grid_captions(loaded.task)) * seeds * (1 + len(groups))
+    images = len(grid_captions(loaded.task)) * seeds * (1 + len(rows))
     with progress("painting", images, "images") as advance:
         effects = measure_effects(
             loaded,
             [
                 Ablation(
-                    heads=group,
+                    heads=row.heads,
                     mode=Mode(mode),
                     first_step=first_step,
                     last_step=last_step,
                     factor=factor,
                     into=later,
                 )
-                for group in groups
+                for row in rows
             ],
             seeds=seeds,
             sampler=SamplerConfig(steps=steps, guidance=guidance),
             device=named_device(device),
             advance=advance,
         )
-    names = [",".join(map(str, sorted(group))) for group in groups]
-    order = sorted(range(len(groups)), key=lambda k: effects[k][_SHOWN[0]].difference)
+    found = sorted(zip(rows, effects, strict=True), key=lambda pair: pair[1][_SHOWN[0]].difference)
     if as_json:
         print_json(
             [
                 {
-                    "heads": names[k],
+                    "heads": _names(row.heads),
+                    "set": row.kind,
+                    "beside": _names(row.beside),
                     "mode": mode,
-                    "effects": [asdict(e) for e in effects[k].values()],
+                    "effects": [asdict(each) for each in effect.values()],
                 }
-                for k in order
+                for row, effect in found
             ]
         )
         return
     whole = effects[0]
+    relation, *others = _SHOWN
+    cells = [["-", f"{whole[relation].before:.3f}", "", "", ""]]
+    cells[0] += [f"{whole[measure].before:.3f}" for measure in others]
+    for row, effect in found:
+        if row.kind in ("asked", "sweep"):
+            cells.append(
+                [
+                    _names(row.heads),
+                    f"{effect[relation].after:.3f}",
+                    f"{effect[relation].difference:+.3f}",
+                    f"{effect[relation].low:+.3f} to {effect[relation].high:+.3f}",
+                    f"{effect[relation].p_value:.2g}",
+                    *(f"{effect[measure].after:.3f}" for measure in others),
+                ]
+            )
+        if row.kind == "asked":
+            cells += _controls(row.heads, effect, found)
     print_table(
-        ["without", "relation", "change", "interval", "p", *_SHOWN[1:]],
-        [
-            ["-", f"{whole[_SHOWN[0]].before:.3f}", "", "", ""]
-            + [f"{whole[measure].before:.3f}" for measure in _SHOWN[1:]]
-        ]
-        + [
-            [
-                names[k],
-                f"{effects[k][_SHOWN[0]].after:.3f}",
-                f"{effects[k][_SHOWN[0]].difference:+.3f}",
-                f"{effects[k][_SHOWN[0]].low:+.3f} to {effects[k][_SHOWN[0]].high:+.3f}",
-                f"{effects[k][_SHOWN[0]].p_value:.2g}",
-            ]
-            + [f"{effects[k][measure].after:.3f}" for measure in _SHOWN[1:]]
-            for k in order
-        ],
+        ["without", "relation", "change", "interval", "p", *others],
+        cells,
         title=f"{checkpoint.name}, {mode} ablation",
         words=["without"],
     )
-    note(f"{whole[_SHOWN[0]].images} images each")
+    note(f"{whole[relation].images} images each")
+
+
+class _Row(NamedTuple):
+    kind: Literal["asked", "sweep", "random", "layer"]
+    heads: frozenset[HeadAddress]
+    beside: frozenset[HeadAddress] = frozenset()
+    """The heads asked for that these are held against."""
+
+
+def _controls(
+    heads: frozenset[HeadAddress],
+    effect: "dict[str, Effect]",
+    found: "Sequence[tuple[_Row, dict[str, Effect]]]",
+) -> list[list[str]]:
+    """A line for the random sets beside some heads, and one for those of the same layers."""
+    relation, *others = _SHOWN
+    lines = []
+    for kind, where in (("random", "anywhere"), ("layer", "in these layers")):
+        held = [other for row, other in found if row.kind == kind and row.beside == heads]
+        if not held:
+            continue
+        changes = [other[relation].difference for other in held]
+        harmful = sum(change <= effect[relation].difference for change in changes)
+        lines.append(
+            [
+                f"  {len(held)} others {where}",
+                f"{median(other[relation].after for other in held):.3f}",
+                f"{median(changes):+.3f}",
+                f"{min(changes):+.3f} to {max(changes):+.3f}",
+                f"{(harmful + 1) / (len(held) + 1):.2g}",
+                *(f"{median(other[name].after for other in held):.3f}" for name in others),
+            ]
+        )
+    return lines
+
+
+def _names(group: frozenset[HeadAddress]) -> str:
+    return ",".join(map(str, sorted(group)))

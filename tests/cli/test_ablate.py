@@ -35,6 +35,18 @@ def test_every_group_and_every_head_get_a_row(
     assert "change" in run(checkpoint, "--head", "l0h0", *how[3:]).stdout
 
 
+def test_others_stand_beside_the_heads_asked_for(checkpoint: Path) -> None:
+    how = ("--head", "L0H0", "--beside", 2, "--seeds", 1, "--steps", 1)
+    rows = json.loads(run(checkpoint, *how, "--json").stdout)
+    kinds = [row["set"] for row in rows]
+    # The tiny model has two heads in each of two layers: one other in the same.
+    assert sorted(kinds) == ["asked", "layer", "random", "random"]
+    assert all(row["beside"] == "L0H0" for row in rows if row["set"] != "asked")
+    shown = run(checkpoint, *how).stdout
+    assert "2 others anywhere" in shown
+    assert "1 others in these layers" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

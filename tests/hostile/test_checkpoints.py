@@ -17,6 +17,7 @@ COMMANDS = (
     ("info", "--json"),
     ("rank", "--metric", "qk-relational"),
     ("evaluate", "--seeds", 1, "--steps", 1),
+    ("circuit", "--images", 0),
 )
 PIXART = (
     ("info",),

@@ -168,6 +168,17 @@ def test_pixart_is_ranked_by_its_weights_and_others_say_why_not(pipeline_folder)
     assert "scan it" in line
 
 
+def test_the_circuit_of_pixart_is_read_without_sampling(pipeline_folder, tmp_path):
+    result = run("circuit", pipeline_folder("pixart"), "--json", "-o", tmp_path / "found")
+    table = json.loads(result.stdout)
+    assert {row["address"] for row in table["writers"]} == {"L0H0", "L0H1", "L1H0", "L1H1"}
+    assert table["writers"][0]["explained_by_step"] is None
+    assert all(row["tilt_by_step"] is None for row in table["readers"])
+    assert (tmp_path / "found" / "qk.png").exists()
+    assert run("circuit", pipeline_folder("pixart")).exit_code == 0
+    assert "FluxTransformer2DModel" in refused(run("circuit", pipeline_folder("flux")))
+
+
 def test_prompts_without_a_relation_are_left_out_of_the_ranking(pipeline_folder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     marked = ["a {shape1:square} {relation:above} it", "a {shape1:square} {relation:below} it"]

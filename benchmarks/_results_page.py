@@ -249,6 +249,12 @@ def _weights_section(models: Sequence[Model]) -> list[str]:
         ),
         *table(columns, rows),
         "",
+        "![QK maps of the two heads that lead in rtep-femto-seed0](qk.png)",
+        "",
+        *paragraph(
+            "QK maps of the two heads that lead in rtep-femto-seed0, in logits less their mean",
+            "over relations: one looks where object 1 is to go, one where object 2 is.",
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from _by_model import RESULTS, family_heads, run
 
-from attnsearch.ablation import Ablation, Mode, layer_sets, measure_effects, random_sets
+from attnsearch.ablation import Ablation, Effect, Mode, layer_sets, measure_effects, random_sets
 from attnsearch.axes import HeadAddress
 from attnsearch.cli.console import progress
 from attnsearch.models import load_checkpoint
@@ -60,10 +60,19 @@ def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
                 "set": kind,
                 "mode": mode.value,
                 "heads": [str(head) for head in sorted(heads)],
-                "effects": {measure: asdict(effect[measure]) for measure in MEASURES},
+                "effects": {measure: _plain(effect[measure]) for measure in MEASURES},
             }
             for (kind, mode, heads), effect in zip(asked, effects, strict=True)
         ],
+    }
+
+
+def _plain(effect: Effect) -> dict[str, Any]:
+    """Rounded to what so many images can tell; the measure is the key."""
+    values = asdict(effect)
+    del values["measure"]
+    return {key: round(value, 4) for key, value in values.items()} | {
+        "p_value": float(f"{effect.p_value:.3g}")
     }
 
 

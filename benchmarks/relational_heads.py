@@ -17,10 +17,11 @@ from _results_claims import relational_heads
 from _results_page import page, write_pictures
 
 from attnsearch import zoo
-from attnsearch.circuits import screen, screening_of
+from attnsearch.circuits import relation_maps, screen, screening_of
 from attnsearch.evaluation import accuracy
 from attnsearch.experiments import Experiment, read_experiment
 from attnsearch.models import load_checkpoint
+from attnsearch.report import qk_maps
 from attnsearch.task.scenes import coverage, draw_scenes
 from attnsearch.task.spec import OBJECT_PAIRS, SHAPES, TaskSpec
 from attnsearch.zoo.emergence import read_emergence
@@ -35,6 +36,7 @@ CIRCUITS: Final = RESULTS.with_name("circuits.json")
 """Of `python benchmarks/circuits.py`."""
 PAGE: Final = ROOT / "docs" / "results.md"
 SCENES: Final = 20_000
+DEMONSTRATION: Final = "rtep-femto-seed0"
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
     arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     arguments.page.write_text(page(results), encoding="utf-8")
     write_pictures(results, arguments.page.parent)
+    draw_qk_maps(arguments.page.with_name("qk.png"))
     for row in results["models"]:
         best = row["heads"][0]
         loose = row["accuracies"]["in_distribution"]["relation_loose"]["value"]
@@ -76,11 +79,43 @@ def gather() -> dict[str, Any]:
     return {
         "models": models,
         "families": json.loads(FAMILIES.read_text(encoding="utf-8"))["families"],
-        "causes": json.loads(CAUSES.read_text(encoding="utf-8")),
+        "causes": _slim(json.loads(CAUSES.read_text(encoding="utf-8"))),
         "circuits": json.loads(CIRCUITS.read_text(encoding="utf-8")),
         "missing": missing,
         "outdated": _outdated(experiments, published),
     }
+
+
+def _slim(causes: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of causes, without intervals."""
+    kept = {"relation_loose": ("before", "after", "difference"), "opposite": ("after",)}
+    kept["shape"] = ("after", "images")
+    models = [
+        {
+            "name": model["name"],
+            "ablations": [
+                {key: row[key] for key in ("set", "mode", "heads")}
+                | {
+                    "effects": {
+                        measure: {key: row["effects"][measure][key] for key in keys}
+                        for measure, keys in kept.items()
+                    }
+                }
+                for row in model["ablations"]
+            ],
+        }
+        for model in causes["models"]
+    ]
+    return causes | {"models": models}
+
+
+def draw_qk_maps(path: Path) -> None:
+    """The QK maps of the two heads that lead in the demonstration model."""
+    (checkpoint,) = (each for each in zoo.packaged() if each.stem == DEMONSTRATION)
+    screening = screening_of(load_checkpoint(checkpoint))
+    maps, _ = relation_maps(*screening)
+    heads = [row.address for row in screen({DEMONSTRATION: screening})[:2]]
+    qk_maps.write(path, maps - maps.mean(axis=2, keepdims=True), screening.model.grid, heads)
 
 
 def _outdated(experiments: dict[str, Experiment], published: dict[str, Path]) -> list[str]:

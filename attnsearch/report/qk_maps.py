@@ -21,16 +21,16 @@ def write(path: Path, maps: Floats, grid: tuple[int, int], heads: Sequence[HeadA
     """
     figure = new_figure(1.2 * len(RELATIONS) + 1.2, 1.3 * len(heads) + 0.5)
     axes = figure.subplots(len(heads), len(RELATIONS), squeeze=False)
+    for place, name in zip(axes[0], RELATIONS, strict=True):
+        place.set_title(name.replace("_", " "), fontsize=9)
     for row, head in zip(axes, heads, strict=True):
         own = maps[head.layer, head.head]
         own = own - own.mean(axis=-1, keepdims=True)
         reach = float(np.abs(own).max()) or 1.0  # a head without any map stays white
-        for place, name, map_ in zip(row, RELATIONS, own, strict=True):
+        for place, map_ in zip(row, own, strict=True):
             shown = place.imshow(map_.reshape(grid), cmap="RdBu_r", vmin=-reach, vmax=reach)
             place.set_xticks([])
             place.set_yticks([])
-            if row is axes[0]:
-                place.set_title(name.replace("_", " "), fontsize=9)
         row[0].set_ylabel(str(head), fontsize=10)
         figure.colorbar(shown, ax=list(row), shrink=0.8, label="logits")
     save(figure, path)

@@ -27,7 +27,7 @@ demo: $(RUN)
 	$(BIN)/attnsearch rank demo.zarr --metric relational
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(DEV)
 	$(BIN)/ruff check

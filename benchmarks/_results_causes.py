@@ -16,14 +16,17 @@ _WAYS: Final = ("mean", "zero", "mask", "resample", "opposite")
 
 
 def causes_sections(
-    causes: dict[str, Any] | None, circuits: dict[str, Any] | None, models: Sequence[Model]
+    causes: dict[str, Any] | None,
+    circuits: dict[str, Any] | None,
+    models: Sequence[Model],
+    paper: dict[str, float],
 ) -> list[str]:
-    """All lines, none without measurements."""
+    """All lines, none without measurements; `paper` is what it says of its own ablation."""
     if causes is None or circuits is None:
         return []
     return [
         *_rank_section(causes, models),
-        *_family_section(causes),
+        *_family_section(causes, paper),
         *_chain_section(circuits),
         *_steering_section(circuits),
         *_wording_section(circuits),
@@ -102,15 +105,19 @@ def _rank_section(causes: dict[str, Any], models: Sequence[Model]) -> list[str]:
     ]
 
 
-def _family_section(causes: dict[str, Any]) -> list[str]:
+def _family_section(causes: dict[str, Any], paper: dict[str, float]) -> list[str]:
     rows, swapped, kept, counted = [], 0, 0, 0
+    hidden: list[tuple[float, float, float]] = []
     for model in causes["models"]:
         family = {row["mode"]: row for row in model["ablations"] if row["set"] == "family"}
         if not family:
             continue
         counted += 1
-        opposite = family["opposite"]["effects"]
-        swapped += opposite["opposite"]["after"] >= SWAPPED
+        opposite, masked = family["opposite"]["effects"], family["mask"]["effects"]
+        relation = masked["relation_loose"]
+        if opposite["opposite"]["after"] >= SWAPPED:
+            swapped += 1
+            hidden.append((relation["before"], relation["after"], masked["shape"]["after"]))
         kept += opposite["shape"]["after"] >= SWAPPED
         others = [
             row["effects"]["relation_loose"]["after"]
@@ -154,7 +161,10 @@ def _family_section(causes: dict[str, Any]) -> list[str]:
         *paragraph(
             "With what these heads say of the opposite relation the objects change places in at",
             f"least {SWAPPED:.0%} of the images of {swapped} of {counted} models, and shapes stay",
-            f"in {kept}.",
+            f"in {kept}. The paper hid the relation words from its head: the relation fell from",
+            f"{paper['relation']} to {paper['relation_without']}, shapes were as before. With the",
+            f"phrase hidden (mask) in those {swapped} models, the relation of {_span(hidden, 0)}",
+            f"becomes {_span(hidden, 1)}, and shapes suffer too: {_span(hidden, 2)}.",
         ),
     ]
 
@@ -277,6 +287,14 @@ def _triple(effects: dict[str, Any]) -> str:
 def _range(rows: Sequence[dict[str, Any]], key: str, form: str) -> str:
     """The value of every head, in their order."""
     return ", ".join(form.format(row[key]) for row in rows)
+
+
+def _span(rows: Sequence[tuple[float, ...]], place: int) -> str:
+    """The smallest and the largest of a column."""
+    values = [row[place] for row in rows]
+    if not values:
+        return "-"
+    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def _number(value: float | None) -> str:

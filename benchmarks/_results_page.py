@@ -42,7 +42,9 @@ def page(results: dict[str, Any]) -> str:
             *_head_section(main),
             *_weights_section(main),
             *family_section(results.get("families", []), main),
-            *causes_sections(results.get("causes"), results.get("circuits"), main),
+            *causes_sections(
+                results.get("causes"), results.get("circuits"), main, PAPER["ablation"]
+            ),
             *_emergence_section(main),
             *_overlap_section([model for model in models if _is_overlap(model)], main),
             *_claims_section(main),

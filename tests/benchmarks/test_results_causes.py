@@ -30,6 +30,7 @@ def loss(head, change):
     }
 
 
+PAPER = {"relation": 0.67, "relation_without": 0.33}
 MODEL = {
     "heads": [
         {"layer": 0, "head": 0, "score": -0.9},
@@ -80,6 +81,6 @@ def test_what_is_said_of_swapping_counts_the_models(module, results):
             if row["mode"] == "opposite":
                 row["effects"]["opposite"]["after"] = 0.1
                 row["effects"]["shape"]["after"] = 0.95
-    text = " ".join(module.causes_sections(causes, results["circuits"], models))
+    text = " ".join(module.causes_sections(causes, results["circuits"], models, PAPER))
     family = sum(any(r["set"] == "family" for r in m["ablations"]) for m in causes["models"])
-    assert f"images of 0 of {family} models, and shapes stay in {family}." in text
+    assert f"images of 0 of {family} models, and shapes stay in {family}." in " ".join(text.split())

@@ -21,6 +21,27 @@ def test_the_demonstration_is_quoted_as_measured():
         assert f"L{row['layer']}H{row['head']}  {row['score']:+.3f}" in README
 
 
+def test_causes_are_quoted_as_measured():
+    learned = {
+        model["name"]: row["effects"]
+        for model in _result("causes.json")["models"]
+        for row in model["ablations"]
+        if row["set"] == "family" and row["mode"] == "opposite" and "rtep" in model["name"]
+    }
+    least = min(effects["opposite"]["after"] for effects in learned.values())
+    assert f"In all {len(learned)} models with such heads" in README
+    assert f"it is at least {least:.0%}".replace("%", " %") in README
+    shown = learned["rtep-femto-seed0"]
+    for measure in ("opposite", "shape"):
+        assert f"{shown[measure]['after']:.0%}".replace("%", " %") in README
+    assert f"of {shown['shape']['images']} images, with both shapes" in README
+    models = {model["name"]: model for model in _result("circuits.json")["models"]}
+    reader = models["rtep-femto-seed0"]["readers"][0]
+    assert f"At the first step {reader['head']}".lower() in README.lower()
+    tilts = f"by {reader['tilt']:+.2f} logits, by {reader['tilt_without']:+.2f} without the two"
+    assert tilts in " ".join(README.split())
+
+
 def test_the_cost_of_a_scan_is_quoted_as_measured():
     for row in _result("scan-cpu.json")["rows"]:
         if row["variant"] != "scoring alone":

@@ -46,7 +46,7 @@ def main() -> None:
     ablations = [Ablation(heads=frozenset({head})) for head in heads]
 
     def effects(asked: list[Ablation]) -> list[dict[str, Effect]]:
-        return measure_effects(checkpoint, asked, seeds=1, sampler=sampler, device=device)
+        return [*measure_effects(checkpoint, asked, seeds=1, sampler=sampler, device=device)]
 
     evaluate(checkpoint, seeds=1, sampler=sampler, device=device)  # imports, and fills caches
     started = perf_counter()

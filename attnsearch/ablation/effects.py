@@ -4,7 +4,7 @@ Every ablation paints the same prompts from the same noise as the whole model, s
 the heads' doing. Images of several ablations are painted as one batch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -18,7 +18,7 @@ from attnsearch.ablation.hooks import Ablation, MeanOutputs, Mode, Part, ablated
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.evaluation import MEASURES as ASKED
 from attnsearch.evaluation import Exam, Floats
-from attnsearch.models import Checkpoint
+from attnsearch.models import Checkpoint, DiTConfig
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import Caption
 from attnsearch.task.scoring import relation_holds
@@ -28,8 +28,10 @@ MEASURES: Final = (*ASKED, "opposite")
 _DRAWS: Final = 2000
 _PHRASE: Final = [ROLES.index("relation"), ROLES.index("filler")]
 """Roles of the whole relation phrase, not of its direction words alone."""
-ROWS: Final = {"cpu": 64, "cuda": 1024}
+_MOST_ROWS: Final = {"cpu": 64, "cuda": 1024}
 """Images painted together: more do not pay on a CPU, and fewer leave a GPU idle."""
+_MOST_NUMBERS: Final = 2**27
+"""Of the residual stream of a batch, half a gigabyte: a wide model on many tokens takes fewer."""
 
 Outcomes = npt.NDArray[np.bool_]
 
@@ -61,8 +63,8 @@ def measure_effects(
     device: torch.device,
     rows: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> list[dict[str, Effect]]:
-    """The effects of every ablation, keyed by measure, in order.
+) -> Iterator[dict[str, Effect]]:
+    """The effects of every ablation, keyed by measure, in order, each as soon as it is known.
 
     Paints the task's whole prompt grid once with all heads, and once for every ablation, at most
     `rows` images together; `advance` is told the number of images finished after each batch. Mean
@@ -72,9 +74,16 @@ def measure_effects(
         ConfigError: an ablation asks for what the model has not, or as of `Exam`.
     """
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
-    painter = _Painter(exam, device, rows or ROWS[device.type], advance)
+    painter = _Painter(exam, device, rows or rows_together(exam.model.config, device), advance)
     before = painter.whole(recorded=any(each.mode is Mode.MEAN for each in ablations))
-    return [effects_of(before, after, seeds) for after in painter.without(ablations)]
+    for after in painter.without(ablations):
+        yield effects_of(before, after, seeds)
+
+
+def rows_together(model: DiTConfig, device: torch.device) -> int:
+    """How many images of a model are painted together."""
+    fitting = _MOST_NUMBERS // (2 * model.grid**2 * model.width)
+    return max(1, min(_MOST_ROWS[device.type], fitting))
 
 
 class _Painter:
@@ -106,16 +115,18 @@ class _Painter:
             self._advance(len(chosen))
         return np.concatenate(painted)
 
-    def without(self, ablations: Sequence[Ablation]) -> npt.NDArray[np.bool_]:
-        """Outcomes [ablation, sample, measure]."""
+    def without(self, ablations: Sequence[Ablation]) -> Iterator[Outcomes]:
+        """Outcomes [sample, measure] of each ablation in turn; a batch can have parts of two."""
         count = len(self._exam)
-        painted = []
         wanted = [(each, number) for each in range(len(ablations)) for number in range(count)]
+        painted = np.empty((0, len(MEASURES)), dtype=bool)
         for start in range(0, len(wanted), self._rows):
             chosen = wanted[start : start + self._rows]
-            painted.append(self._batch(ablations, chosen))
+            painted = np.concatenate([painted, self._batch(ablations, chosen)])
             self._advance(len(chosen))
-        return np.concatenate(painted).reshape(len(ablations), count, len(MEASURES))
+            while len(painted) >= count:
+                yield painted[:count]
+                painted = painted[count:]
 
     def _batch(self, ablations: Sequence[Ablation], wanted: Sequence[tuple[int, int]]) -> Outcomes:
         """Outcomes of samples under ablations; whose outputs they borrow is painted beside them."""

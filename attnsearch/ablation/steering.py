@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsearch.ablation.effects import ROWS, opposite_of, phrase_tokens
+from attnsearch.ablation.effects import opposite_of, phrase_tokens, rows_together
 from attnsearch.ablation.hooks import (
     Ablation,
     MeanOutputs,
@@ -117,7 +117,7 @@ def _by_images(
         samples = [n for n in range(len(exam)) if exam.caption(n).relation == name]
         own: MeanOutputs = {}
         counts: dict[tuple[int, int], int] = {}
-        for chosen in _batches(samples, device):
+        for chosen in _batches(exam, samples, device):
             with mean_outputs(exam.model, own, counts):
                 exam.paint(chosen)
         for key, mean in own.items():
@@ -253,7 +253,7 @@ def _painted(
             for number in range(len(exam))
             if targets[number // exam.seeds] == target != exam.caption(number).relation
         ]
-        for chosen in _batches(samples, device):
+        for chosen in _batches(exam, samples, device):
             with within(chosen, target):
                 images = exam.paint(chosen)
             for score in exam.score(images, chosen):
@@ -269,7 +269,7 @@ def _painted(
     return {name: accuracy(found[:, number]) for number, name in enumerate(MEASURES)}
 
 
-def _batches(samples: Sequence[int], device: torch.device) -> Iterator[Sequence[int]]:
-    rows = ROWS[device.type]
+def _batches(exam: Exam, samples: Sequence[int], device: torch.device) -> Iterator[Sequence[int]]:
+    rows = rows_together(exam.model.config, device)
     for start in range(0, len(samples), rows):
         yield samples[start : start + rows]

@@ -73,7 +73,7 @@ def ablate(
 
     Example: attnsearch ablate model.pt --head L2H8 --mode opposite --into L4H3
     """
-    from attnsearch.ablation import Ablation, Mode, layer_sets, measure_effects, random_sets
+    from attnsearch.ablation import Ablation, Effect, Mode, layer_sets, measure_effects, random_sets
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
     from attnsearch.sampling import SamplerConfig
@@ -94,25 +94,49 @@ def ablate(
         rows += [_Row("layer", other, group) for other in layer_sets(every, group, beside)]
     later = frozenset() if into is None else options.head_group(into)
     images = len(grid_captions(loaded.task)) * seeds * (1 + len(rows))
-    with progress("painting", images, "images") as advance:
-        effects = measure_effects(
-            loaded,
-            [
-                Ablation(
-                    heads=row.heads,
-                    mode=Mode(mode),
-                    first_step=first_step,
-                    last_step=last_step,
-                    factor=factor,
-                    into=later,
-                )
-                for row in rows
-            ],
-            seeds=seeds,
-            sampler=SamplerConfig(steps=steps, guidance=guidance),
-            device=named_device(device),
-            advance=advance,
+    ablations = [
+        Ablation(
+            heads=row.heads,
+            mode=Mode(mode),
+            first_step=first_step,
+            last_step=last_step,
+            factor=factor,
+            into=later,
         )
+        for row in rows
+    ]
+    effects: list[dict[str, Effect]] = []
+    stopped: KeyboardInterrupt | None = None
+    with progress("painting", images, "images") as advance:
+        try:
+            for effect in measure_effects(
+                loaded,
+                ablations,
+                seeds=seeds,
+                sampler=SamplerConfig(steps=steps, guidance=guidance),
+                device=named_device(device),
+                advance=advance,
+            ):
+                effects.append(effect)
+        except KeyboardInterrupt as error:
+            if not effects:
+                raise
+            stopped = error
+    _print(checkpoint.name, mode, rows[: len(effects)], effects, as_json=as_json)
+    if stopped is not None:
+        note(f"stopped; {len(effects)} of {len(rows)} sets of heads were finished")
+        raise typer.Exit(getattr(stopped, "exit_code", 130))
+
+
+def _print(
+    name: str,
+    mode: str,
+    rows: "Sequence[_Row]",
+    effects: "Sequence[dict[str, Effect]]",
+    *,
+    as_json: bool,
+) -> None:
+    """All sets, the most harmful first."""
     found = sorted(zip(rows, effects, strict=True), key=lambda pair: pair[1][_SHOWN[0]].difference)
     if as_json:
         print_json(
@@ -149,7 +173,7 @@ def ablate(
     print_table(
         ["without", "relation", "change", "interval", "p", *others],
         cells,
-        title=f"{checkpoint.name}, {mode} ablation",
+        title=f"{name}, {mode} ablation",
         words=["without"],
     )
     note(f"{whole[relation].images} images each")

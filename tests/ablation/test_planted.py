@@ -15,7 +15,7 @@ IDLE = HeadAddress(OBJECT.layer, 0)
 
 
 def effects(checkpoint: Checkpoint, *ablations: Ablation) -> list[dict[str, Effect]]:
-    return measure_effects(checkpoint, ablations, seeds=1, sampler=SAMPLER, device=CPU)
+    return [*measure_effects(checkpoint, ablations, seeds=1, sampler=SAMPLER, device=CPU)]
 
 
 def after(effect: dict[str, Effect]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from attnsearch.cli.application import app
+from attnsearch.evaluation import Exam
 from attnsearch.models import Checkpoint, save_checkpoint
 
 
@@ -45,6 +46,27 @@ def test_others_stand_beside_the_heads_asked_for(checkpoint: Path) -> None:
     shown = run(checkpoint, *how).stdout
     assert "2 others anywhere" in shown
     assert "1 others in these layers" in shown
+
+
+def test_what_was_finished_is_printed_when_the_user_stops(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep can take long."""
+    paint = Exam.paint
+    painted = 0
+
+    def interrupted(exam: Exam, samples: list[int]) -> object:
+        nonlocal painted
+        painted += len(samples)
+        if painted > 96 * 4:  # all heads, and two heads alone; of a third a part
+            raise KeyboardInterrupt
+        return paint(exam, samples)
+
+    monkeypatch.setattr(Exam, "paint", interrupted)
+    result = run(checkpoint, "--sweep", "--seeds", 1, "--steps", 1, "--json")
+    assert result.exit_code == 130
+    assert {row["heads"] for row in json.loads(result.stdout)} == {"L0H0", "L0H1"}
+    assert "2 of 4 sets of heads were finished" in result.stderr
 
 
 @pytest.mark.parametrize(

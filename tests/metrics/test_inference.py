@@ -27,7 +27,7 @@ KINDS = {
     "colour": Kind.COLOUR,
     "positional": Kind.FIXED,
 }
-QUESTIONS = (*METRICS.keys() - {"entropy", "sharpness"}, "contrast(object1 -> relation)")
+QUESTIONS = (*sorted(METRICS.keys() - {"entropy", "sharpness"}), "contrast(object1 -> relation)")
 
 
 def scored(scan: xr.Dataset, question: str, view: View | None = None) -> HeadScores:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from _by_model import RESULTS, family_heads, run
 
-from attnsearch.ablation import Tag, measure_tilts, steer_by_tag, steer_by_text
+from attnsearch.ablation import Lender, Tag, measure_tilts, steer_by_tag, steer_by_text
 from attnsearch.axes import HeadAddress
 from attnsearch.circuits import circuit_of, position_share, screening_of
 from attnsearch.evaluation import Accuracy, robustness
@@ -25,6 +25,11 @@ from attnsearch.sampling import SamplerConfig
 
 IMAGES: Final = 96
 """Images by which weights are checked."""
+LENDERS: Final = {
+    Lender.COLOURS: "same colours, other shapes",
+    Lender.SHAPES: "same shapes, colours swapped",
+    Lender.ORDER: "same objects, other order",
+}
 SHOWN: Final = ("shape", "colour", "binding", "relation_loose")
 
 
@@ -94,16 +99,15 @@ def _steered(
     sampler: SamplerConfig,
     device: torch.device,
 ) -> dict[str, Any]:
-    """To the opposite relation, by the heads in two ways, and by the relation words."""
+    """To the opposite relation, by the heads and by the relation words."""
+    how: dict[str, Any] = {"seeds": seeds, "sampler": sampler, "device": device}
     ways = {
-        f"tag of {tag}": steer_by_tag(
-            checkpoint, heads, tag=tag, seeds=seeds, sampler=sampler, device=device
-        )
-        for tag in Tag
+        name: steer_by_tag(checkpoint, heads, tag=Tag.PROMPT, lender=lender, **how)
+        for lender, name in LENDERS.items()
     }
-    ways["relation words"] = steer_by_text(
-        checkpoint, frozenset({"relation"}), seeds=seeds, sampler=sampler, device=device
-    )
+    ways["mean of prompts"] = steer_by_tag(checkpoint, heads, tag=Tag.IMAGES, **how)
+    ways["weights"] = steer_by_tag(checkpoint, heads, tag=Tag.WEIGHTS, **how)
+    ways["relation words"] = steer_by_text(checkpoint, frozenset({"relation"}), **how)
     return {name: _shares(way.after, ("target", "asked", *SHOWN[:3])) for name, way in ways.items()}
 
 

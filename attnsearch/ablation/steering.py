@@ -1,12 +1,17 @@
 """Moving objects to where no caption asked: by a tag on the canvas, or in the text.
 
-By the tag of images: instead of what some heads put out there is
+By the tag of a prompt: some heads put out what they do for another prompt that states the target
+relation, from the same noise. Whose objects that prompt names tells what the tag is of: with the
+same colours but other shapes, the same shapes but swapped colours, or the same two objects in the
+other order, a tag of object 1, of a colour and of a shape each have other outcomes.
+
+By the tag of images: instead of what the heads put out there is
 
     mean + strength (mean_m - mean)
 
-at every step and image token, with mean over all prompts and mean_m over those that state the
-target relation m. At strength 1 the heads say of every prompt what they say of the target on
-average, whatever its objects.
+at every step and image token, with mean over all prompts of objects in the same colours and mean_m
+over those of them that state the target relation m. At strength 1 the heads say of every prompt
+what they say of the target on average, whatever its shapes.
 
 By the tag of weights: the relation phrase is hidden from the heads, and the tag that they write for
 the target (`circuits.tags`) is added, times a strength, at the image tokens on its side, d . r > 0
@@ -26,7 +31,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final
+from itertools import product
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -49,14 +55,25 @@ from attnsearch.evaluation import Accuracy, Exam, accuracy
 from attnsearch.metrics.meaning import token_positions
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
+from attnsearch.task.captions import Caption
 from attnsearch.task.scoring import relation_holds
+from attnsearch.task.spec import COLOURS, OBJECT_PAIRS
 
 MEASURES: Final = ("target", "asked", "binding", "shape", "colour")
 """Shares of images: with the relation steered to, with that of the caption, and as in
 `evaluation`."""
 
-Within = Callable[[Sequence[int], str], AbstractContextManager[None]]
-"""From the samples of a batch and the relation they are steered to, to what it is painted in."""
+
+class _Steered(NamedTuple):
+    """How a batch is painted."""
+
+    inside: AbstractContextManager[None]
+    beside: Sequence[int] = ()
+    """Samples that are painted with it, and left out of what is counted."""
+
+
+_Way = Callable[[Sequence[int], str], _Steered]
+"""From the samples of a batch and the relation they are steered to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +87,44 @@ class Steering:
 class Tag(StrEnum):
     """What is said to be the tag of a relation."""
 
+    PROMPT = "prompt"
+    """What the heads put out for another prompt that states it, of a `Lender`'s objects."""
     IMAGES = "images"
-    """The mean output of the heads over prompts that state it."""
+    """The mean output of the heads over prompts that state it of the same colours."""
     WEIGHTS = "weights"
     """What the weights write for its words."""
+
+
+class Lender(StrEnum):
+    """Which objects a prompt names whose tag is taken."""
+
+    COLOURS = "colours"
+    """Other shapes in the same colours."""
+    SHAPES = "shapes"
+    """The same shapes with their colours swapped."""
+    ORDER = "order"
+    """The same two objects, the other first."""
+
+    def lends(self, own: int, other: int) -> bool:
+        """Whether one pair of objects serves another; indices into `OBJECT_PAIRS`."""
+        mine, theirs = OBJECT_PAIRS[own], OBJECT_PAIRS[other]
+        coloured = mine[0][0] == theirs[0][0]
+        shapes = [shape for _, shape in mine], [shape for _, shape in theirs]
+        match self:
+            case Lender.COLOURS:
+                return coloured and all(a != b for a, b in zip(*shapes, strict=True))
+            case Lender.SHAPES:
+                return not coloured and shapes[0] == shapes[1]
+            case Lender.ORDER:
+                return mine == theirs[::-1]
 
 
 def steer_by_tag(
     checkpoint: Checkpoint,
     heads: frozenset[HeadAddress],
     *,
-    tag: Tag = Tag.IMAGES,
+    tag: Tag = Tag.PROMPT,
+    lender: Lender = Lender.COLOURS,
     to: str | None = None,
     strength: float = 1.0,
     seeds: int,
@@ -94,46 +138,83 @@ def steer_by_tag(
     that ask for the target themselves are left out.
 
     Raises:
-        ConfigError: there is no such head or relation, or as of `Exam`.
+        ConfigError: there is no such head or relation, the tag of a prompt is given a strength, or
+            as of `Exam`.
     """
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     targets = _targets(exam, to)
-    if tag is Tag.WEIGHTS:
-        steered = _by_weights(checkpoint, exam, heads, strength, device)
-    else:
-        steered = _by_images(exam, heads, strength, device)
-    before = _painted(exam, targets, lambda *_: nullcontext(), device, advance)
+    if tag is Tag.PROMPT and strength != 1:
+        raise ConfigError("the tag of a prompt is whole; strength is for those of images, weights")
+    match tag:
+        case Tag.PROMPT:
+            steered = _by_prompt(exam, heads, lender)
+        case Tag.IMAGES:
+            steered = _by_images(exam, heads, strength, device)
+        case Tag.WEIGHTS:
+            steered = _by_weights(checkpoint, exam, heads, strength, device)
+    before = _painted(exam, targets, _as_asked, device, advance)
     return Steering(before=before, after=_painted(exam, targets, steered, device, advance))
+
+
+def _by_prompt(exam: Exam, heads: frozenset[HeadAddress], lender: Lender) -> _Way:
+    """Has the heads put out what they do for the lender of each prompt."""
+    stated: dict[tuple[str, int], int] = {}
+    for number, prompt in enumerate(exam.prompts):
+        stated.setdefault((prompt.relation, prompt.pair), number)
+
+    def lender_of(number: int, target: str) -> int:
+        own = exam.caption(number).pair
+        other = next(pair for pair in range(len(OBJECT_PAIRS)) if lender.lends(own, pair))
+        return stated[target, other] * exam.seeds + number % exam.seeds
+
+    def steered(samples: Sequence[int], target: str) -> _Steered:
+        lenders = [lender_of(number, target) for number in samples]
+        beside = sorted(set(lenders))
+        source = torch.tensor([len(samples) + beside.index(each) for each in lenders])
+        ablation = Ablation(heads=heads, mode=Mode.RESAMPLE)
+        part = Part(ablation, slice(0, len(samples)), source)
+        return _Steered(ablated(exam.model, [part]), beside)
+
+    return steered
 
 
 def _by_images(
     exam: Exam, heads: frozenset[HeadAddress], strength: float, device: torch.device
-) -> Within:
+) -> _Way:
     """Holds the heads at their mean output over prompts of the target."""
-    everywhere: MeanOutputs = {}
-    counted: dict[tuple[int, int], int] = {}
-    stated: dict[str, MeanOutputs] = {}
-    for name in sorted({prompt.relation for prompt in exam.prompts}):
-        samples = [n for n in range(len(exam)) if exam.caption(n).relation == name]
-        own: MeanOutputs = {}
-        counts: dict[tuple[int, int], int] = {}
-        for chosen in _batches(exam, samples, device):
-            with mean_outputs(exam.model, own, counts):
-                exam.paint(chosen)
-        for key, mean in own.items():
-            before = counted.get(key, 0)
-            counted[key] = before + counts[key]
-            share = counts[key] / counted[key]
-            everywhere[key] = torch.lerp(everywhere.get(key, mean), mean, share)
-        stated[name] = own
+    everywhere: dict[str, MeanOutputs] = {}
+    stated: dict[tuple[str, str], MeanOutputs] = {}
+    for colour in COLOURS:
+        own = [n for n in range(len(exam)) if _first_colour(exam.caption(n)) == colour]
+        everywhere[colour] = _means(exam, own, device)
+        for name in RELATIONS:
+            chosen = [n for n in own if exam.caption(n).relation == name]
+            stated[colour, name] = _means(exam, chosen, device)
 
-    def steered(_: Sequence[int], target: str) -> AbstractContextManager[None]:
+    def steered(samples: Sequence[int], target: str) -> _Steered:
+        colour = _first_colour(exam.caption(samples[0]))  # a batch has one
         means = {
-            key: torch.lerp(mean, stated[target][key], strength) for key, mean in everywhere.items()
+            key: torch.lerp(mean, stated[colour, target][key], strength)
+            for key, mean in everywhere[colour].items()
         }
-        return ablated(exam.model, [Part(Ablation(heads=heads))], means=means)
+        return _Steered(ablated(exam.model, [Part(Ablation(heads=heads))], means=means))
 
     return steered
+
+
+def _means(exam: Exam, samples: Sequence[int], device: torch.device) -> MeanOutputs:
+    """What the heads put out for some samples, in the mean."""
+    found: MeanOutputs = {}
+    counts: dict[tuple[int, int], int] = {}
+    for chosen in _batches(exam, samples, device):
+        with mean_outputs(exam.model, found, counts):
+            exam.paint(chosen)
+    return found
+
+
+def _first_colour(caption: Caption) -> str:
+    (colour, _), _ = OBJECT_PAIRS[caption.pair]
+    return colour
 
 
 def _by_weights(
@@ -142,7 +223,7 @@ def _by_weights(
     heads: frozenset[HeadAddress],
     strength: float,
     device: torch.device,
-) -> Within:
+) -> _Way:
     """Hides the phrase from the heads and adds their tag on the side of the target."""
     screening = screening_of(checkpoint)
     signs = {
@@ -154,7 +235,7 @@ def _by_weights(
     positions = token_positions((exam.model.config.grid, exam.model.config.grid))
 
     @contextmanager
-    def steered(samples: Sequence[int], target: str) -> Iterator[None]:
+    def tagged(samples: Sequence[int], target: str) -> Iterator[None]:
         prompts = [number // exam.seeds for number in samples]
         along = torch.from_numpy(positions @ np.array(RELATION_DIRECTIONS[target])).to(device)
         off = Part(Ablation(heads=heads, mode=Mode.MASK))
@@ -168,7 +249,7 @@ def _by_weights(
                 stack.callback(modules[head.layer].register_forward_hook(hook).remove)
             yield
 
-    return steered
+    return lambda samples, target: _Steered(tagged(samples, target))
 
 
 def steer_by_text(
@@ -194,9 +275,9 @@ def steer_by_text(
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     targets = _targets(exam, to)
     asked = [prompt.relation for prompt in exam.prompts]
-    before = _painted(exam, targets, lambda *_: nullcontext(), device, advance)
+    before = _painted(exam, targets, _as_asked, device, advance)
     exam.text = _moved(exam.text, roles, asked, targets, strength)
-    after = _painted(exam, targets, lambda *_: nullcontext(), device, advance)
+    after = _painted(exam, targets, _as_asked, device, advance)
     return Steering(before=before, after=after)
 
 
@@ -241,21 +322,26 @@ def _moved(
 def _painted(
     exam: Exam,
     targets: Sequence[str],
-    within: Within,
+    way: _Way,
     device: torch.device,
     advance: Callable[[int], None],
 ) -> dict[str, Accuracy]:
-    """Shares of the images painted within a context, of prompts that ask for another relation."""
+    """Shares of the images painted in a way, of prompts that ask for another relation.
+
+    A batch is of one target and of one colour of object 1.
+    """
     outcomes = []
-    for target in sorted(set(targets)):
+    for target, colour in product(sorted(set(targets)), COLOURS):
         samples = [
             number
             for number in range(len(exam))
             if targets[number // exam.seeds] == target != exam.caption(number).relation
+            and _first_colour(exam.caption(number)) == colour
         ]
         for chosen in _batches(exam, samples, device):
-            with within(chosen, target):
-                images = exam.paint(chosen)
+            steered = way(chosen, target)
+            with steered.inside:
+                images = exam.paint([*chosen, *steered.beside])[: len(chosen)]
             for score in exam.score(images, chosen):
                 arrived = False
                 if score.object1 is not None and score.object2 is not None:
@@ -267,6 +353,11 @@ def _painted(
             advance(len(chosen))
     found = np.array(outcomes)
     return {name: accuracy(found[:, number]) for number, name in enumerate(MEASURES)}
+
+
+def _as_asked(_: Sequence[int], target: str) -> _Steered:
+    del target
+    return _Steered(nullcontext())
 
 
 def _batches(exam: Exam, samples: Sequence[int], device: torch.device) -> Iterator[Sequence[int]]:

@@ -24,14 +24,22 @@ def steer(
         str | None,
         typer.Option(metavar="RELATION", help="Such as upper_left; default: the opposite."),
     ] = None,
-    strength: Annotated[float, typer.Option(help="How much of the change is made.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="How much of it, but for a prompt's tag.")] = 1.0,
     tag: Annotated[
-        Literal["images", "weights"],
+        Literal["prompt", "images", "weights"],
         typer.Option(
-            help="The mean output of the heads over prompts of the relation (images), or what "
-            "they write for its words, added on its side (weights)."
+            help="What the heads put out for other objects in the relation (prompt), their mean "
+            "output over prompts that state it (images), or what they write for its words, added "
+            "on its side (weights)."
         ),
-    ] = "images",
+    ] = "prompt",
+    lender: Annotated[
+        Literal["colours", "shapes", "order"],
+        typer.Option(
+            help="What of a prompt's objects the tag is taken from: other shapes in the same "
+            "colours, the same shapes with colours swapped, or the same two in the other order."
+        ),
+    ] = "colours",
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 2,
     steps: options.Steps = 14,
     guidance: options.Guidance = 4.5,
@@ -40,15 +48,17 @@ def steer(
 ) -> None:
     """Move objects to where the caption did not ask for, and see how often they go.
 
-    Either by some heads, which say what they say of another relation, or by the text, whose token
-    vectors are moved by the difference of two relations' means. The prompt grid is painted before
-    and after; prompts that ask for the target themselves are left out. Intervals are Wilson 95 %.
+    Either by some heads, which say what they say of another relation in a prompt of other objects
+    (--lender tells whether they speak of colours, of shapes or of the order), or by the text, whose
+    token vectors are moved by the difference of two relations' means. The prompt grid is painted
+    before and after; prompts that ask for the target themselves are left out. Intervals are Wilson
+    95 %.
 
     Example: attnsearch steer attnsearch/zoo/rtep-femto-seed0.pt --head L0H3,L0H2
 
     Example: attnsearch steer attnsearch/zoo/minilm-femto-seed0.pt --role relation --to left
     """
-    from attnsearch.ablation import Tag, steer_by_tag, steer_by_text
+    from attnsearch.ablation import Lender, Tag, steer_by_tag, steer_by_text
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
     from attnsearch.sampling import SamplerConfig
@@ -66,6 +76,7 @@ def steer(
                 loaded,
                 options.head_group(head),
                 tag=Tag(tag),
+                lender=Lender(lender),
                 to=to,
                 strength=strength,
                 seeds=seeds,

@@ -4,10 +4,11 @@ import pytest
 import torch
 from planted_dit import PLACE, RELATIONAL
 
-from attnsearch.ablation import Steering, Tag, steer_by_tag, steer_by_text
+from attnsearch.ablation import Lender, Steering, Tag, steer_by_tag, steer_by_text
 from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
+from attnsearch.task.spec import OBJECT_PAIRS
 
 HOW = {"seeds": 1, "sampler": SamplerConfig(steps=1, guidance=1), "device": torch.device("cpu")}
 RELATIONAL_HEAD = frozenset({RELATIONAL})
@@ -28,8 +29,32 @@ def test_the_tag_of_the_opposite_relation_moves_the_objects(planted: Checkpoint,
     assert found["shape"] == found["colour"] == 1
 
 
+@pytest.mark.parametrize("lender", Lender)
+def test_a_tag_of_object_1_is_the_same_whoever_lends_it(
+    planted: Checkpoint, lender: Lender
+) -> None:
+    found = shares(steer_by_tag(planted, RELATIONAL_HEAD, lender=lender, **HOW))
+    assert found["target"] == found["binding"] == 1
+
+
+@pytest.mark.parametrize("own", range(len(OBJECT_PAIRS)))
+def test_lenders_differ_in_what_they_are_called_for(own: int) -> None:
+    """Were a tag of colours, object 1's place would follow the colours of the lender."""
+    mine = OBJECT_PAIRS[own]
+    lent = {
+        lender: [o for o in range(len(OBJECT_PAIRS)) if lender.lends(own, o)] for lender in Lender
+    }
+    assert all(lent.values())
+    assert all(OBJECT_PAIRS[o][0][0] == mine[0][0] for o in lent[Lender.COLOURS])
+    assert not any(OBJECT_PAIRS[o][0][1] == mine[0][1] for o in lent[Lender.COLOURS])
+    (swapped,) = (OBJECT_PAIRS[o] for o in lent[Lender.SHAPES])
+    assert [shape for _, shape in swapped] == [shape for _, shape in mine]
+    assert [colour for colour, _ in swapped] == [colour for colour, _ in mine][::-1]
+    assert [OBJECT_PAIRS[o] for o in lent[Lender.ORDER]] == [mine[::-1]]
+
+
 def test_at_no_strength_there_is_no_tag(planted: Checkpoint) -> None:
-    found = shares(steer_by_tag(planted, RELATIONAL_HEAD, strength=0, **HOW))
+    found = shares(steer_by_tag(planted, RELATIONAL_HEAD, tag=Tag.IMAGES, strength=0, **HOW))
     assert found["target"] == found["asked"] == 0.5
 
 
@@ -61,6 +86,8 @@ def test_the_model_is_as_before(planted: Checkpoint) -> None:
 
 
 def test_what_is_not_there_is_named(planted: Checkpoint) -> None:
+    with pytest.raises(ConfigError, match="tag of a prompt is whole"):
+        steer_by_tag(planted, RELATIONAL_HEAD, strength=2, **HOW)
     with pytest.raises(ConfigError, match="no relation 'beside'"):
         steer_by_tag(planted, RELATIONAL_HEAD, to="beside", **HOW)
     with pytest.raises(ConfigError, match="no role 'verb'"):

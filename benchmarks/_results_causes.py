@@ -222,7 +222,8 @@ def _chain_section(circuits: dict[str, Any]) -> list[str]:
 
 
 def _steering_section(circuits: dict[str, Any]) -> list[str]:
-    ways = list(circuits["models"][0]["steering"])
+    steered = [model for model in circuits["models"] if model["steering"]]
+    ways = list(steered[0]["steering"])
     rows = [
         [
             model["name"],
@@ -233,21 +234,40 @@ def _steering_section(circuits: dict[str, Any]) -> list[str]:
                 for way in model["steering"].values()
             ),
         ]
-        for model in circuits["models"]
+        for model in steered
     ]
+    coloured = sum(_is_of_colours(model["steering"]) for model in steered)
     return [
-        "## Steering to the opposite relation",
+        "## Steering to the opposite relation, and what the tag is of",
         "",
         *paragraph(
-            "`attnsearch steer`: by what the heads put out for two other objects in the opposite",
-            "relation (prompt), by their mean output over prompts of it (images), by the tag of",
-            "their weights on its side, or by moving the vectors of the relation words. Cells:",
-            "share of images with the opposite relation / with the one asked for / with both",
-            "shapes.",
+            "`attnsearch steer`: by what the heads put out for a prompt that states the opposite",
+            "relation of other objects, from the same noise; by their mean output over prompts of",
+            "it in the same colours; by the tag of their weights on its side; by moving the",
+            "vectors of the relation words. Cells: share of images with the opposite relation /",
+            "with the one asked for / with both shapes. A tag of object 1 would give the opposite",
+            "relation whoever lends it; a tag of a shape, with the same shapes alone; a tag of a",
+            "colour, with the same colours alone.",
         ),
         *table(["model", "heads", *ways], rows),
         "",
+        *paragraph(
+            f"In {coloured} of {len(steered)} models the colours of the lender decide: with the",
+            f"same colours at least {SWAPPED:.0%} of the images show the opposite relation; with",
+            "the same shapes in swapped colours, or the same objects in the other order, at least",
+            "as many show the one asked for. The paper's account is a tag of object 1.",
+        ),
     ]
+
+
+def _is_of_colours(steering: dict[str, Any]) -> bool:
+    """Whether the heads say where a colour goes, whatever its shape and place in the caption."""
+    same, swapped, reordered = list(steering.values())[:3]
+    return bool(
+        same["target"]["value"] >= SWAPPED
+        and swapped["asked"]["value"] >= SWAPPED
+        and reordered["asked"]["value"] >= SWAPPED
+    )
 
 
 def _wording_section(circuits: dict[str, Any]) -> list[str]:

@@ -3,8 +3,8 @@
 python benchmarks/circuits.py [--seeds N] [--device cuda] [--kept FOLDER] [--output FILE]
 
 For each model outside the overlap study: what `attnsearch circuit` says of its relational families'
-heads (benchmarks/results/families.json; where there are none, of the heads that lead by weights),
-what `attnsearch steer` makes of them, and `attnsearch evaluate --wordings`. What `--kept` has of a
+heads (benchmarks/results/families.json; where there are none, those that lead by weights), of the
+former what `attnsearch steer` makes, and `attnsearch evaluate --wordings`. What `--kept` has of a
 model is not done again. `python benchmarks/relational_heads.py` writes what comes out into
 docs/results.md.
 """
@@ -82,7 +82,7 @@ def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
         "in_family": bool(heads),
         "writers": writers,
         "readers": readers,
-        "steering": _steered(checkpoint, found.heads, seeds, sampler, device),
+        "steering": _steered(checkpoint, heads, seeds, sampler, device) if heads else {},
         "wordings": {
             wording: _shares(accuracies, SHOWN)
             for wording, accuracies in robustness(

@@ -84,3 +84,17 @@ def test_what_is_said_of_swapping_counts_the_models(module, results):
     text = " ".join(module.causes_sections(causes, results["circuits"], models, PAPER))
     family = sum(any(r["set"] == "family" for r in m["ablations"]) for m in causes["models"])
     assert f"images of 0 of {family} models, and shapes stay in {family}." in " ".join(text.split())
+
+
+def steering(same, swapped, reordered):
+    return {
+        name: {"target": {"value": share}, "asked": {"value": 1 - share}}
+        for name, share in (("same", same), ("swapped", swapped), ("reordered", reordered))
+    }
+
+
+def test_a_tag_is_of_colours_only_where_every_lender_says_so(module):
+    assert module._is_of_colours(steering(1.0, 0.0, 0.05))
+    assert not module._is_of_colours(steering(1.0, 1.0, 1.0))  # of object 1
+    assert not module._is_of_colours(steering(0.0, 1.0, 0.0))  # of a shape
+    assert not module._is_of_colours(steering(0.5, 0.0, 0.0))

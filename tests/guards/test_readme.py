@@ -39,7 +39,12 @@ def test_causes_are_quoted_as_measured():
     reader = models["rtep-femto-seed0"]["readers"][0]
     assert f"At the first step {reader['head']}".lower() in README.lower()
     tilts = f"by {reader['tilt']:+.2f} logits, by {reader['tilt_without']:+.2f} without the two"
-    assert tilts in " ".join(README.split())
+    said = " ".join(README.split())
+    assert tilts in said
+    same, swapped = list(models["rtep-femto-seed0"]["steering"].values())[:2]
+    told = [f"{way['target']['value']:.0%}".replace("%", " %") for way in (same, swapped)]
+    assert f"in the same colours it swaps the objects in {told[0]} of the images" in said
+    assert f"of the same shapes in swapped colours in {told[1]}" in said
 
 
 def test_the_cost_of_a_scan_is_quoted_as_measured():

@@ -27,7 +27,7 @@ demo: $(RUN)
 	$(BIN)/attnsearch rank demo.zarr --metric relational
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest
 
 lint: $(DEV)
 	$(BIN)/ruff check

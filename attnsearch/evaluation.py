@@ -162,14 +162,15 @@ def robustness(
         CaptionError: a wording has too many words for the model.
         ConfigError: as of `Exam`.
     """
-    found = {}
-    for name, prompts in wordings(checkpoint.task).items():
-        exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device, prompts=prompts)
-        _, outcomes = _sit(exam, batch, advance)
-        found[name] = {
-            measure: accuracy(outcomes[:, number]) for number, measure in enumerate(MEASURES)
-        }
-    return found
+    named = wordings(checkpoint.task)
+    prompts = [prompt for each in named.values() for prompt in each]
+    exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device, prompts=prompts)
+    _, outcomes = _sit(exam, batch, advance)
+    ends = np.cumsum([len(each) * seeds for each in named.values()])
+    return {
+        name: {measure: accuracy(rows[:, number]) for number, measure in enumerate(MEASURES)}
+        for name, rows in zip(named, np.split(outcomes, ends[:-1]), strict=True)
+    }
 
 
 def accuracy(outcomes: npt.NDArray[np.bool_]) -> Accuracy:

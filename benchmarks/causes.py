@@ -45,14 +45,16 @@ def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
         asked += [("layer", Mode.MEAN, heads) for heads in layer_sets(every, family, RANDOM_SETS)]
     images = (1 + len(asked)) * len(grid_captions(checkpoint.task)) * seeds
     with progress(path.stem, images, "images") as advance:
-        effects = measure_effects(
-            checkpoint,
-            [Ablation(heads=heads, mode=mode) for _, mode, heads in asked],
-            seeds=seeds,
-            sampler=SamplerConfig(),
-            device=device,
-            advance=advance,
-        )
+        effects = [
+            *measure_effects(
+                checkpoint,
+                [Ablation(heads=heads, mode=mode) for _, mode, heads in asked],
+                seeds=seeds,
+                sampler=SamplerConfig(),
+                device=device,
+                advance=advance,
+            )
+        ]
     return {
         "name": path.stem,
         "ablations": [

@@ -14,14 +14,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attnsearch.ablation.hooks import Ablation, MeanOutputs, Mode, Part, ablated, mean_outputs
+from attnsearch.ablation.hooks import (
+    Ablation,
+    MeanOutputs,
+    Mode,
+    Part,
+    ablated,
+    check_heads,
+    mean_outputs,
+)
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.evaluation import MEASURES as ASKED
 from attnsearch.evaluation import Exam, Floats
 from attnsearch.models import Checkpoint, DiTConfig
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import Caption
-from attnsearch.task.scoring import relation_holds
+from attnsearch.task.scoring import shows_relation
 
 MEASURES: Final = (*ASKED, "opposite")
 """What images are scored on: as in `evaluation`, and whether they show the opposite relation."""
@@ -73,6 +81,8 @@ def measure_effects(
     Raises:
         ConfigError: an ablation asks for what the model has not, or as of `Exam`.
     """
+    for each in ablations:
+        check_heads(each, [checkpoint.model.heads] * checkpoint.model.depth)
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     painter = _Painter(exam, device, rows or rows_together(exam.model.config, device), advance)
     before = painter.whole(recorded=any(each.mode is Mode.MEAN for each in ablations))
@@ -159,11 +169,7 @@ class _Painter:
         rows = []
         for score, number in zip(self._exam.score(images, samples), samples, strict=True):
             caption = self._exam.caption(number)
-            swapped = False
-            if score.object1 is not None and score.object2 is not None:
-                dx, dy = np.subtract(score.object1.centre, score.object2.centre)
-                other, tolerance = opposite_of(caption.relation), self._exam.task.axis_tolerance
-                swapped = relation_holds(dx, dy, other, tolerance)[1]
+            swapped = shows_relation(score, opposite_of(caption.relation), self._exam.task)
             rows.append([*(getattr(score, name) for name in ASKED), swapped])
         return np.array(rows)
 

@@ -64,9 +64,12 @@ def ablated_pipeline(
     def attend(call: AttentionCall) -> Tensor:
         nonlocal switch
         if switch is None:
-            gamma = role_tokens(pipe, read, known, [call.key.shape[2]])[Branch.COND]
-            hidden = gamma[:, :, [n for n, name in enumerate(known) if name in hide]].sum(-1) > 0
-            hidden = hidden.repeat_interleave(images_per_prompt, 0).to(call.query.device)
+            hidden = None
+            if ablation.mode is Mode.MASK:
+                gamma = role_tokens(pipe, read, known, [call.key.shape[2]])[Branch.COND]
+                told = [number for number, name in enumerate(known) if name in hide]
+                hidden = (gamma[:, :, told].sum(-1) > 0).repeat_interleave(images_per_prompt, 0)
+                hidden = hidden.to(call.query.device)
             switch = Switch([Part(ablation)], [], hidden=hidden)
         return switch.attend(call, step)
 

@@ -45,10 +45,11 @@ from attnsearch.ablation.hooks import (
     Mode,
     Part,
     ablated,
+    check_heads,
     mean_outputs,
 )
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, HeadAddress, Site
-from attnsearch.circuits import circuit_of, relation_tags, screening_of
+from attnsearch.circuits import qk_relational, relation_tags, screening_of
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import ConfigError
 from attnsearch.evaluation import Accuracy, Exam, accuracy
@@ -56,7 +57,7 @@ from attnsearch.metrics.meaning import token_positions
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import Caption
-from attnsearch.task.scoring import relation_holds
+from attnsearch.task.scoring import shows_relation
 from attnsearch.task.spec import COLOURS, OBJECT_PAIRS
 
 MEASURES: Final = ("target", "asked", "binding", "shape", "colour")
@@ -141,6 +142,7 @@ def steer_by_tag(
         ConfigError: there is no such head or relation, the tag of a prompt is given a strength, or
             as of `Exam`.
     """
+    check_heads(Ablation(heads=heads), [checkpoint.model.heads] * checkpoint.model.depth)
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     targets = _targets(exam, to)
     if tag is Tag.PROMPT and strength != 1:
@@ -226,10 +228,8 @@ def _by_weights(
 ) -> _Way:
     """Hides the phrase from the heads and adds their tag on the side of the target."""
     screening = screening_of(checkpoint)
-    signs = {
-        writer.address: float(np.sign(writer.projection))
-        for writer in circuit_of(screening, heads).writers
-    }
+    alignment, _ = qk_relational(*screening)
+    signs = np.sign(alignment.projection)
     tags = relation_tags(screening).by_relation.to(device)
     phrase = phrase_tokens(exam.text.roles).to(device)
     positions = token_positions((exam.model.config.grid, exam.model.config.grid))
@@ -243,7 +243,7 @@ def _by_weights(
         with ExitStack() as stack:
             stack.enter_context(ablated(exam.model, [off], hidden=phrase[prompts]))
             for head in sorted(heads):
-                there = (along * signs[head] > 1e-9)[:, None]
+                there = (along * signs[head.layer, head.head] > 1e-9)[:, None]
                 written = tags[head.layer, head.head, RELATIONS.index(target)]
                 hook = partial(_add, added=strength * there * written)
                 stack.callback(modules[head.layer].register_forward_hook(hook).remove)
@@ -343,10 +343,7 @@ def _painted(
             with steered.inside:
                 images = exam.paint([*chosen, *steered.beside])[: len(chosen)]
             for score in exam.score(images, chosen):
-                arrived = False
-                if score.object1 is not None and score.object2 is not None:
-                    dx, dy = np.subtract(score.object1.centre, score.object2.centre)
-                    arrived = relation_holds(dx, dy, target, exam.task.axis_tolerance)[1]
+                arrived = shows_relation(score, target, exam.task)
                 outcomes.append(
                     [arrived, score.relation_loose, score.binding, score.shape, score.colour]
                 )

@@ -17,7 +17,15 @@ from attnsearch.circuits.screening import (
     screening_of,
     screening_of_pipeline,
 )
-from attnsearch.circuits.tags import Readings, Tags, q_composition, readings, relation_tags
+from attnsearch.circuits.tags import (
+    Directions,
+    Readings,
+    Tags,
+    q_composition,
+    read_directions,
+    readings,
+    relation_tags,
+)
 
 __all__ = [
     "Alignment",
@@ -25,6 +33,7 @@ __all__ = [
     "CircuitLayer",
     "CircuitModel",
     "DiTCircuit",
+    "Directions",
     "Link",
     "PixArtCircuit",
     "ReadingHead",
@@ -41,6 +50,7 @@ __all__ = [
     "q_composition",
     "qk_maps",
     "qk_relational",
+    "read_directions",
     "readings",
     "relation_maps",
     "relation_tags",

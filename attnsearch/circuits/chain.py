@@ -11,8 +11,11 @@ from attnsearch.axes import RELATIONS, HeadAddress
 from attnsearch.circuits.qk import relation_maps
 from attnsearch.circuits.screening import Screening, align_each, qk_relational
 from attnsearch.circuits.tags import (
+    Directions,
+    Tags,
     identities_written,
     q_composition,
+    read_directions,
     readings,
     relation_tags,
 )
@@ -108,37 +111,34 @@ def circuit_of(screening: Screening, heads: frozenset[HeadAddress] = frozenset()
         ConfigError: there is no such head.
         MetricError: a relation is stated by no caption.
     """
-    writers = _writers(screening)
+    tags = relation_tags(screening)
+    writers = _writers(screening, tags)
     known = {writer.address: writer for writer in writers}
     for head in sorted(heads):
         if head not in known:
             raise ConfigError(f"there is no head {head}: the last one is {max(known)}")
     chosen = heads or _leading(writers)
-    tags = relation_tags(screening)
     signs = {head: float(np.sign(known[head].projection)) for head in chosen}
     together = sum(sign * tags.mean[head.layer, head.head] for head, sign in signs.items())
     assert isinstance(together, Tensor)  # of at least one head
-    answered = {
-        writer.address: readings(
-            screening, tags.mean[writer.address.layer, writer.address.head], writer.address.layer
-        )
-        for writer in writers
-    }
-    links = [
-        Link(
-            writer=writer.address,
-            reader=HeadAddress(*at),
-            projection=writer.projection,
-            response=float(answers.response[at]),
-        )
-        for writer, answers in zip(writers, answered.values(), strict=True)
-        for at in np.ndindex(answers.response.shape)
-        if at[0] > writer.address.layer
-    ]
+    directions = read_directions(screening)
+    links = []
+    for writer in writers:
+        layer, number = writer.address.layer, writer.address.head
+        response = readings(directions, tags.mean[layer, number], layer).response
+        links += [
+            Link(
+                writer=writer.address,
+                reader=HeadAddress(*at),
+                projection=writer.projection,
+                response=float(response[at]),
+            )
+            for at in np.ndindex(response.shape)
+            if at[0] > layer
+        ]
     links.sort(key=lambda link: -abs(link.strength))
-    return Circuit(
-        writers=writers, heads=chosen, readers=_readers(screening, chosen, together), links=links
-    )
+    readers = _readers(screening, directions, chosen, together)
+    return Circuit(writers=writers, heads=chosen, readers=readers, links=links)
 
 
 def _leading(writers: Sequence[WritingHead]) -> frozenset[HeadAddress]:
@@ -152,12 +152,11 @@ def _leading(writers: Sequence[WritingHead]) -> frozenset[HeadAddress]:
     }
 
 
-def _writers(screening: Screening) -> list[WritingHead]:
+def _writers(screening: Screening, tags: Tags) -> list[WritingHead]:
     scores, p_values = qk_relational(*screening)
     maps, _ = relation_maps(*screening)
     selective = maps - maps.mean(axis=2, keepdims=True)
     cosines = align_each(selective, screening.model.grid).cosine
-    tags = relation_tags(screening)
     lengths = tags.mean.norm(dim=-1)
     q_values = benjamini_hochberg(p_values.ravel()).reshape(p_values.shape)
     found = [
@@ -175,9 +174,11 @@ def _writers(screening: Screening) -> list[WritingHead]:
     return sorted(found, key=lambda writer: -abs(writer.projection))
 
 
-def _readers(screening: Screening, heads: frozenset[HeadAddress], tag: Tensor) -> list[ReadingHead]:
+def _readers(
+    screening: Screening, directions: Directions, heads: frozenset[HeadAddress], tag: Tensor
+) -> list[ReadingHead]:
     last = max(head.layer for head in heads)
-    answers = readings(screening, tag, last)
+    answers = readings(directions, tag, last)
     later = [at for at in np.ndindex(answers.shape.shape) if at[0] > last]
     if not later:
         return []

@@ -47,6 +47,16 @@ class Tags(NamedTuple):
     """[layer, head], mean cosine of the relations' tags with their mean; 1: all have the same."""
 
 
+class Directions(NamedTuple):
+    """What heads read of a stream to tell object 1's words from object 2's."""
+
+    read: Tensor
+    """[layer, head, kind, width], of shapes and of colours: a stream's product with it is how many
+    logits object 1's word leads by."""
+    untagged: Floats
+    """[layer, head], logits by which it leads at bare positions, over both kinds and all places."""
+
+
 class Readings(NamedTuple):
     """How heads answer one tag; arrays are [layer, head], zero where a layer is not later."""
 
@@ -76,33 +86,37 @@ def relation_tags(screening: Screening) -> Tags:
     return Tags(tags, mean, cosine.double().numpy())
 
 
-def readings(screening: Screening, tag: Tensor, after: int) -> Readings:
-    """How the heads of layers after `after` answer a tag [width]; formula above."""
-    from scipy.stats import beta  # slow to import
-
+def read_directions(screening: Screening) -> Directions:
+    """What every head reads, whatever the tag."""
     model = screening.model
     with torch.inference_mode():
         differences = _object_sources(screening)
-        shape, colour, untagged, cosine = [], [], [], []
+        eye = torch.eye(model.position.shape[1], dtype=model.position.dtype)
+        read, untagged = [], []
         for layer in model.layers:
             keys = _linear(layer.keys, differences) * layer.scale
-            asked = _linear(layer.queries, tag[None])[:, 0]
-            answers = torch.einsum("hc,hoc->ho", asked, keys)
-            both = keys.mean(dim=1)
-            before = torch.einsum("hpc,hc->hp", layer.queries(model.position), both)
-            eye = torch.eye(len(tag), dtype=tag.dtype)
-            read = torch.einsum("hwc,hc->hw", _linear(layer.queries, eye), both)
-            length = read.norm(dim=1) * tag.norm()
-            shape.append(answers[:, 0])
-            colour.append(answers[:, 1])
-            untagged.append(before.mean(dim=1))
-            cosine.append(answers.mean(dim=1) / length.clamp(min=torch.finfo(length.dtype).tiny))
-        arrays = [torch.stack(each).double().numpy() for each in (shape, colour, untagged, cosine)]
-    later = (np.arange(len(model.layers)) > after)[:, None]
-    square = np.clip(arrays[3] ** 2, 0, 1)
-    p_value = np.where(later, beta.sf(square, 0.5, (len(tag) - 1) / 2), 1.0)
-    of_shape, of_colour, without = (np.where(later, each, 0.0) for each in arrays[:3])
-    return Readings(of_shape, of_colour, without, p_value)
+            read.append(torch.einsum("hwc,hoc->how", _linear(layer.queries, eye), keys))
+            logits = torch.einsum("hpc,hc->hp", layer.queries(model.position), keys.mean(dim=1))
+            untagged.append(logits.mean(dim=1))
+    return Directions(torch.stack(read), torch.stack(untagged).double().numpy())
+
+
+def readings(directions: Directions, tag: Tensor, after: int) -> Readings:
+    """How the heads of layers after `after` answer a tag [width]; formula above."""
+    from scipy.stats import beta  # slow to import
+
+    answers = torch.einsum("lhow,w->lho", directions.read, tag)
+    length = directions.read.mean(dim=2).norm(dim=-1) * tag.norm()
+    cosine = answers.mean(dim=-1) / length.clamp(min=torch.finfo(length.dtype).tiny)
+    square = cosine.double().square().clamp(max=1).numpy()
+    later = (np.arange(len(answers)) > after)[:, None]
+    shape, colour = (np.where(later, each.double().numpy(), 0.0) for each in answers.unbind(-1))
+    return Readings(
+        shape=shape,
+        colour=colour,
+        untagged=np.where(later, directions.untagged, 0.0),
+        p_value=np.where(later, beta.sf(square, 0.5, (len(tag) - 1) / 2), 1.0),
+    )
 
 
 def identities_written(screening: Screening) -> tuple[Floats, Floats]:

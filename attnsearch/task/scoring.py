@@ -121,7 +121,7 @@ def score_image(image: Floats, pair: int, relation: str, spec: TaskSpec) -> Imag
     strict = loose = False
     if object1 is not None and object2 is not None:
         dx, dy = np.subtract(object1.centre, object2.centre)
-        strict, loose = relation_holds(dx, dy, relation, spec.axis_tolerance)
+        strict, loose = _relation_holds(dx, dy, relation, spec.axis_tolerance)
     return ImageScore(
         shape={shape for _, shape in wanted} <= {item.shape for item in found},
         colour={colour for colour, _ in wanted} <= {item.colour for item in found},
@@ -132,6 +132,14 @@ def score_image(image: Floats, pair: int, relation: str, spec: TaskSpec) -> Imag
         object1=object1,
         object2=object2,
     )
+
+
+def shows_relation(score: ImageScore, relation: str, spec: TaskSpec) -> bool:
+    """Whether the objects that were asked for are there, and loosely in this relation."""
+    if score.object1 is None or score.object2 is None:
+        return False
+    dx, dy = np.subtract(score.object1.centre, score.object2.centre)
+    return _relation_holds(dx, dy, relation, spec.axis_tolerance)[1]
 
 
 def score_caption(image: Floats, caption: Caption, spec: TaskSpec) -> ImageScore:
@@ -203,7 +211,7 @@ def pool_to_grid(weights: Floats, patch: int) -> Floats:
     return pooled
 
 
-def relation_holds(dx: float, dy: float, relation: str, tolerance: int) -> tuple[bool, bool]:
+def _relation_holds(dx: float, dy: float, relation: str, tolerance: int) -> tuple[bool, bool]:
     """Whether an offset centre1 - centre2, pixels, has the relation: strictly, and loosely."""
     label = classify_relation(torch.tensor([dx, dy]), tolerance)
     strict = RELATIONS[int(label)] == relation

@@ -13,6 +13,7 @@ from attnsearch.circuits import (
     circuit_of,
     position_share,
     q_composition,
+    read_directions,
     readings,
     relation_tags,
     screening_of,
@@ -80,7 +81,7 @@ def test_an_answer_is_the_difference_that_the_tag_makes_to_the_logits(
     model = screening.model
     generator = torch.Generator().manual_seed(0)
     tag = torch.randn(model.position.shape[1], generator=generator)
-    found = readings(screening, tag, after=0)
+    found = readings(read_directions(screening), tag, after=0)
     with torch.inference_mode():
         source = model.project_caption(screening.text.embedding)
         roles = screening.text.roles
@@ -103,8 +104,9 @@ def test_an_answer_is_the_difference_that_the_tag_makes_to_the_logits(
 def test_random_tags_have_uniform_p_values(screening: Screening) -> None:
     generator = torch.Generator().manual_seed(0)
     width = screening.model.position.shape[1]
+    directions = read_directions(screening)
     drawn = [
-        readings(screening, torch.randn(width, generator=generator), after=1).p_value[2, 0]
+        readings(directions, torch.randn(width, generator=generator), after=1).p_value[2, 0]
         for _ in range(60)
     ]
     assert kstest(drawn, "uniform").pvalue > 0.01

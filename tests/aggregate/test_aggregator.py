@@ -349,7 +349,7 @@ def test_no_more_is_taken_than_was_planned(
     assert watcher.pieces == plan.pieces
     assert plan.pieces <= plan.tasks
     assert len(tasks) <= plan.tasks - plan.pieces + 1
-    program = 2**19  # Python objects, such as the graph of the tasks
+    program = 2**20  # Python objects, such as the graph of the tasks, and garbage among them
     assert peak <= plan.memory(workers=2) + program
     assert plan.memory(workers=2) <= 8 * (peak + program)
     assert plan.values == quantity.of(scan).size

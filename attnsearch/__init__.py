@@ -8,8 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from attnsearch.ablation import Ablation as Ablation
+    from attnsearch.ablation import Mode as Mode
+    from attnsearch.ablation import measure_effects as measure_effects
     from attnsearch.axes import HeadAddress as HeadAddress
     from attnsearch.capturing.live import capture as capture
+    from attnsearch.circuits import circuit_of as circuit_of
+    from attnsearch.circuits import screening_of as screening_of
+    from attnsearch.clustering import find_families as find_families
+    from attnsearch.clustering import signatures as signatures
+    from attnsearch.clustering import standardised as standardised
     from attnsearch.errors import AttnsearchError as AttnsearchError
     from attnsearch.evaluation import evaluate as evaluate
     from attnsearch.metrics import Template as Template
@@ -18,24 +26,34 @@ if TYPE_CHECKING:
     from attnsearch.models import load_checkpoint as load_checkpoint
     from attnsearch.prompts import Prompt as Prompt
     from attnsearch.prompts import read_prompts as read_prompts
+    from attnsearch.sampling import SamplerConfig as SamplerConfig
     from attnsearch.scanning import scan as scan
     from attnsearch.store import open_scan as open_scan
     from attnsearch.store import open_store as open_store
 
 _HOMES: Final = {
+    "Ablation": "ablation",
     "AttnsearchError": "errors",
     "HeadAddress": "axes",
+    "Mode": "ablation",
     "Prompt": "prompts",
+    "SamplerConfig": "sampling",
     "Template": "metrics",
     "View": "metrics",
     "capture": "capturing.live",
+    "circuit_of": "circuits",
     "evaluate": "evaluation",
+    "find_families": "clustering",
     "load_checkpoint": "models",
+    "measure_effects": "ablation",
     "open_scan": "store",
     "open_store": "store",
     "rank": "metrics",
     "read_prompts": "prompts",
     "scan": "scanning",
+    "screening_of": "circuits",
+    "signatures": "clustering",
+    "standardised": "clustering",
 }
 
 __all__ = sorted(_HOMES)

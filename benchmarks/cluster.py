@@ -29,9 +29,6 @@ DIRECTIONS: Final = 200
 QUERIES: Final = 200
 NEAREST: Final = 10
 CLUSTERS: Final = 64
-MOST_NUMBERS: Final = 150_000_000
-"""Heads times columns of which two copies fit into memory."""
-MOST_CLUSTERED: Final = 13_000_000
 MOST_BY_RIVAL: Final = 1_500_000
 """Heads times columns that scikit-learn clusters in a while."""
 
@@ -105,15 +102,10 @@ def main() -> None:
     rows = []
     for columns in arguments.columns:
         for heads in arguments.heads:
-            if heads * columns > MOST_NUMBERS:
-                print(
-                    f"{heads:>9,} x {columns}: left out, too large for this benchmark", flush=True
-                )
-                continue
             vectors, kind = vectors_around(heads, columns)
             row: dict[str, Any] = {"heads": heads, "columns": columns}
             row["neighbours"] = neighbours(vectors)
-            row["clusters"] = clusters(vectors, kind) if vectors.size <= MOST_CLUSTERED else []
+            row["clusters"] = clusters(vectors, kind)
             rows.append(row)
             for each in row["neighbours"]:
                 print(

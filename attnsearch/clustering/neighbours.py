@@ -24,6 +24,9 @@ _BUILD_EFFORT: Final = 80
 _SEARCH_EFFORT: Final = 128
 _RESTARTS: Final = 5
 _ITERATIONS: Final = 50
+_FEW_QUERIES: Final = 20
+_BLOCK: Final = 16_384
+"""Vectors that are multiplied at a time."""
 _READIED: Final = "_attnsearch_is_ready_for_forks"
 
 Integers = npt.NDArray[np.int64]
@@ -125,6 +128,10 @@ def faiss_module() -> ModuleType:
         # OpenMP's threads do not come along into a fork, which would wait for them forever.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
+        # Left alone, FAISS multiplies matrices for very many queries only, and in small blocks:
+        # several times as slow for the hundreds of queries that are usual here.
+        faiss.cvar.distance_compute_blas_threshold = _FEW_QUERIES
+        faiss.cvar.distance_compute_blas_database_bs = _BLOCK
         setattr(faiss, _READIED, True)
     return faiss
 

@@ -132,6 +132,15 @@ def test_the_metrics_are_quoted_as_checked():
         assert row in page
     covered = planted["covered"].values()
     assert f"{min(covered):.1%} to {max(covered):.1%} of 4,800" in page
+    families = _result("planted-families.json")
+    own, steady = families["own"], families["steady"]
+    for heads in ("own", "steady"):
+        for row in families[heads]["found"]:
+            precision = f"{row['precision']:.3f} | {row['worst_precision']:.2f}"
+            recall = f"{row['recall']:.3f} | {row['worst_recall']:.2f}"
+            assert f"| {heads} | {row['models']} | {precision} | {recall} |" in page
+    assert f"in {own['false']} of {own['empty']} stores of 4 models" in page
+    assert f"of steady heads in {steady['false']}:" in " ".join(page.split())
     for row in _result("stability.json")["rows"]:
         ranks = f"{row['spearman']:.2f} | {row['smallest_spearman']:.2f}"
         rest = f"{row['pearson']:.3f} | {row['same_first_head']:.0%}"

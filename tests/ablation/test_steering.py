@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from planted_dit import PLACE, RELATIONAL
+from planted_dit import RELATIONAL
 
 from attnsearch.ablation import Lender, Steering, Tag, steer_by_tag, steer_by_text
 from attnsearch.errors import ConfigError
@@ -29,7 +29,7 @@ def test_the_tag_of_the_opposite_relation_moves_the_objects(planted: Checkpoint,
     assert found["shape"] == found["colour"] == 1
 
 
-@pytest.mark.parametrize("lender", Lender)
+@pytest.mark.parametrize("lender", [Lender.SHAPES, Lender.ORDER])  # the tag of a prompt: colours
 def test_a_tag_of_object_1_is_the_same_whoever_lends_it(
     planted: Checkpoint, lender: Lender
 ) -> None:
@@ -76,13 +76,6 @@ def test_words_moved_to_the_opposite_relation_are_read_as_such(planted: Checkpoi
     # Of a phrase of two words both are moved alike, to neither: half of the relations have two.
     assert moved.after["target"].value == 0.5
     assert shares(steer_by_text(planted, frozenset({"colour1"}), **HOW))["asked"] == 1
-
-
-def test_the_model_is_as_before(planted: Checkpoint) -> None:
-    first = steer_by_tag(planted, frozenset({PLACE}), tag=Tag.WEIGHTS, **HOW)
-    again = steer_by_tag(planted, frozenset({PLACE}), tag=Tag.WEIGHTS, **HOW)
-    assert first == again
-    assert first.before["asked"].value == 1
 
 
 def test_what_is_not_there_is_named(planted: Checkpoint) -> None:

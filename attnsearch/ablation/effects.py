@@ -24,6 +24,7 @@ from attnsearch.ablation.hooks import (
     mean_outputs,
 )
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
+from attnsearch.errors import ConfigError
 from attnsearch.evaluation import MEASURES as ASKED
 from attnsearch.evaluation import Exam, Floats
 from attnsearch.models import Checkpoint, DiTConfig
@@ -34,7 +35,7 @@ from attnsearch.task.scoring import shows_relation
 MEASURES: Final = (*ASKED, "opposite")
 """What images are scored on: as in `evaluation`, and whether they show the opposite relation."""
 _DRAWS: Final = 2000
-_PHRASE: Final = [ROLES.index("relation"), ROLES.index("filler")]
+_PHRASE: Final = frozenset({"relation", "filler"})
 """Roles of the whole relation phrase, not of its direction words alone."""
 _MOST_ROWS: Final = {"cpu": 64, "cuda": 1024}
 """Images painted together: more do not pay on a CPU, and fewer leave a GPU idle."""
@@ -79,10 +80,11 @@ def measure_effects(
     outputs are of the images painted with all heads.
 
     Raises:
-        ConfigError: an ablation asks for what the model has not, or as of `Exam`.
+        ConfigError: an ablation asks for what the model or the task has not, or as of `Exam`.
     """
     for each in ablations:
         check_heads(each, [checkpoint.model.heads] * checkpoint.model.depth)
+        check_roles(each.hide)
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     painter = _Painter(exam, device, rows or rows_together(exam.model.config, device), advance)
     before = painter.whole(recorded=any(each.mode is Mode.MEAN for each in ablations))
@@ -103,7 +105,7 @@ class _Painter:
         self, exam: Exam, device: torch.device, rows: int, advance: Callable[[int], None]
     ) -> None:
         self._exam, self._rows, self._advance = exam, rows, advance
-        self._hidden = phrase_tokens(exam.text.roles).to(device)
+        self._device = device
         self._means: MeanOutputs = {}
         self._sources = {
             Mode.RESAMPLE: _others(exam.prompts),
@@ -156,7 +158,11 @@ class _Painter:
             parts.append(Part(ablation, slice(start, start + len(numbers)), source))
             start += len(numbers)
         painted = [*samples, *beside]
-        hidden = self._hidden[[number // self._exam.seeds for number in painted]]
+        roles = self._exam.text.roles[[number // self._exam.seeds for number in painted]]
+        hidden = torch.zeros(roles.shape[:2], dtype=torch.bool)
+        for part in parts:
+            hidden[part.samples] = tokens_of(roles[part.samples], part.ablation.hide)
+        hidden = hidden.to(self._device)
         with ablated(self._exam.model, parts, means=self._means, hidden=hidden):
             images = self._exam.paint(painted)
         return self._outcomes(images[: len(samples)], samples)
@@ -174,9 +180,23 @@ class _Painter:
         return np.array(rows)
 
 
-def phrase_tokens(roles: Tensor) -> Tensor:
-    """[sample, token] bool, the tokens of the relation phrase, from Gamma [sample, token, role]."""
-    return roles[..., _PHRASE].sum(-1) > 0
+def check_roles(roles: frozenset[str]) -> None:
+    """Refuse roles that the task has not.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    if unknown := sorted(roles - set(ROLES)):
+        raise ConfigError(f"there is no role {unknown[0]!r}; roles: {', '.join(ROLES)}")
+
+
+def tokens_of(gamma: Tensor, roles: frozenset[str] = frozenset()) -> Tensor:
+    """[sample, token] bool, the tokens of some roles, from Gamma [sample, token, role].
+
+    By default those of the relation phrase.
+    """
+    own = [ROLES.index(role) for role in roles or _PHRASE]
+    return gamma[..., own].sum(-1) > 0
 
 
 def opposite_of(relation: str) -> str:

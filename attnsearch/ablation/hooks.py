@@ -61,6 +61,8 @@ class Ablation:
     """Inclusive; None for the last there is."""
     factor: float = 1.0
     """For `Mode.SCALE`."""
+    hide: frozenset[str] = frozenset()
+    """For `Mode.MASK`: roles of the words it may not attend to; none for the relation phrase."""
     into: frozenset[HeadAddress] = frozenset()
     """Heads of later layers. If any, the heads are off only in what the queries of these read of
     them along the residual stream, not through what lies between; all else sees them as they are.

@@ -19,6 +19,8 @@ from attnsearch.models.pipelines import role_tokens
 from attnsearch.prompts import Prompt, parse_template, roles_of
 
 _MODES: Final = (Mode.ZERO, Mode.SCALE, Mode.MASK)
+_PHRASE: Final = frozenset({"relation"})
+"""The filler of such prompts is all that their writer did not mark."""
 
 
 @contextmanager
@@ -27,14 +29,13 @@ def ablated_pipeline(
     prompts: Sequence[Prompt | str],
     ablation: Ablation,
     *,
-    hide: frozenset[str] = frozenset({"relation"}),
     images_per_prompt: int = 1,
 ) -> Iterator[None]:
     """Switch heads off for one call of a pipeline with these prompts, inside the `with` block.
 
     `prompts` are of `read_prompts`, or lines in its template language (`a {shape1:square} is
-    {relation:above} a {shape2:circle}`); `hide` names the roles of the tokens that `Mode.MASK`
-    keeps heads from attending to. The pipeline is as before on leaving, also by an exception.
+    {relation:above} a {shape2:circle}`), whose roles `Mode.MASK` hides; by default `relation`. The
+    pipeline is as before on leaving, also by an exception.
 
     Raises:
         ConfigError: there is no such head, the pipeline cannot be watched or has no cross-attention
@@ -51,7 +52,7 @@ def ablated_pipeline(
         raise ConfigError(f"{family.transformer} has no cross-attention to ablate")
     check_heads(ablation, [layer.heads for layer in family.layers(pipe.transformer)])
     read = [parse_template(line) if isinstance(line, str) else line for line in prompts]
-    known = roles_of(read)
+    known, hide = roles_of(read), ablation.hide or _PHRASE
     if ablation.mode is Mode.MASK and (missing := sorted(hide - set(known))):
         raise ConfigError(f"no prompt has the role {missing[0]!r}; roles: {', '.join(known)}")
     step = 0

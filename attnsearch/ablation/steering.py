@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsearch.ablation.effects import opposite_of, phrase_tokens, rows_together
+from attnsearch.ablation.effects import check_roles, opposite_of, rows_together, tokens_of
 from attnsearch.ablation.hooks import (
     Ablation,
     MeanOutputs,
@@ -231,7 +231,7 @@ def _by_weights(
     alignment, _ = qk_relational(*screening)
     signs = np.sign(alignment.projection)
     tags = relation_tags(screening).by_relation.to(device)
-    phrase = phrase_tokens(exam.text.roles).to(device)
+    phrase = tokens_of(exam.text.roles).to(device)
     positions = token_positions((exam.model.config.grid, exam.model.config.grid))
 
     @contextmanager
@@ -270,8 +270,7 @@ def steer_by_text(
     Raises:
         ConfigError: there is no such role or relation, or as of `Exam`.
     """
-    if unknown := sorted(roles - set(ROLES)):
-        raise ConfigError(f"there is no role {unknown[0]!r}; roles: {', '.join(ROLES)}")
+    check_roles(roles)
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     targets = _targets(exam, to)
     asked = [prompt.relation for prompt in exam.prompts]

@@ -35,12 +35,19 @@ def ablate(
         Literal["zero", "mean", "mask", "resample", "opposite", "scale"],
         typer.Option(
             help="What they put out instead: nothing (zero); their mean over prompts (mean); what "
-            "they do when the relation phrase is hidden from them (mask), for another prompt "
+            "they do when some words are hidden from them (mask), for another prompt "
             "(resample), or for the opposite relation (opposite); their output times --factor "
             "(scale)."
         ),
     ] = "mean",
     factor: Annotated[float, typer.Option(help="For --mode scale.")] = 0.5,
+    hide: Annotated[
+        str | None,
+        typer.Option(
+            metavar="colour1[,colour2]",
+            help="For --mode mask: roles of the words; default: the relation phrase.",
+        ),
+    ] = None,
     into: Annotated[
         str | None,
         typer.Option(
@@ -71,6 +78,8 @@ def ablate(
 
     Example: attnsearch ablate attnsearch/zoo/rtep-femto-seed0.pt --sweep --mode mask
 
+    Example: attnsearch ablate model.pt --head L2H8 --mode mask --hide colour1,colour2
+
     Example: attnsearch ablate model.pt --head L2H8 --mode opposite --into L4H3
     """
     from attnsearch.ablation import Ablation, Effect, Mode, layer_sets, measure_effects, random_sets
@@ -92,6 +101,8 @@ def ablate(
     for group in groups:
         rows += [_Row("random", other, group) for other in random_sets(every, group, beside)]
         rows += [_Row("layer", other, group) for other in layer_sets(every, group, beside)]
+    if hide is not None and mode != "mask":
+        raise ConfigError("--hide is for --mode mask")
     later = frozenset() if into is None else options.head_group(into)
     images = len(grid_captions(loaded.task)) * seeds * (1 + len(rows))
     ablations = [
@@ -101,6 +112,7 @@ def ablate(
             first_step=first_step,
             last_step=last_step,
             factor=factor,
+            hide=frozenset() if hide is None else frozenset(hide.split(",")),
             into=later,
         )
         for row in rows

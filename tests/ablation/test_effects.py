@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from attnsearch.ablation import MEASURES, Ablation, Mode, measure_effects
-from attnsearch.ablation.effects import effects_of, phrase_tokens
+from attnsearch.ablation.effects import effects_of, tokens_of
 from attnsearch.axes import ROLES, HeadAddress
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
@@ -52,9 +52,9 @@ def test_images_that_change_both_ways_are_no_effect() -> None:
 def test_the_phrase_is_all_between_the_objects() -> None:
     words = ["colour1", "shape1", "filler", "relation", "filler", "colour2", "shape2", "pad"]
     roles = torch.eye(len(ROLES))[[ROLES.index(word) for word in words]]
-    assert phrase_tokens(roles[None])[0].tolist() == [
-        word in ("filler", "relation") for word in words
-    ]
+    assert tokens_of(roles[None])[0].tolist() == [word in ("filler", "relation") for word in words]
+    shapes = frozenset({"shape1", "shape2"})
+    assert tokens_of(roles[None], shapes)[0].tolist() == [word in shapes for word in words]
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -56,6 +56,21 @@ def test_the_output_for_the_opposite_relation_swaps_the_objects(planted: Checkpo
     assert swapped["relation_loose"] == 0
 
 
+def test_only_hidden_words_that_a_head_reads_are_missed(planted: Checkpoint) -> None:
+    phrase, colours, shapes = map(
+        after,
+        effects(
+            planted,
+            off(Mode.MASK, RELATIONAL),
+            off(Mode.MASK, RELATIONAL, hide=frozenset({"colour1", "colour2"})),
+            off(Mode.MASK, OBJECT, hide=frozenset({"shape1", "shape2"})),
+        ),
+    )
+    assert phrase["relation_loose"] == 0  # no tag anywhere: object 2 at both ends
+    assert colours["relation_strict"] == 1
+    assert (shapes["shape"], shapes["colour"]) == (0, 1)
+
+
 def test_another_prompts_output_puts_the_objects_as_that_prompt_would(planted: Checkpoint) -> None:
     (drawn,) = map(after, effects(planted, off(Mode.RESAMPLE, RELATIONAL)))
     # Of eight relations one is the same, and one is opposite.

@@ -98,10 +98,10 @@ def test_what_a_pipeline_cannot_do_is_refused(pipe, ablation, message):
 
 
 def test_a_role_that_no_prompt_has_is_refused(pipe):
-    hide = frozenset({"verb"})
+    masked = off(Mode.MASK, hide=frozenset({"verb"}))
     with (
         pytest.raises(ConfigError, match="no prompt has the role 'verb'"),
-        ablated_pipeline(pipe, LINES, off(Mode.MASK), hide=hide),
+        ablated_pipeline(pipe, LINES, masked),
     ):
         pass
 

@@ -75,6 +75,8 @@ def test_what_was_finished_is_printed_when_the_user_stops(
         ([], "say which heads"),
         (["--head", "L0H0,first"], "'first' is not a head address"),
         (["--head", "L9H0"], "there is no head L9H0"),
+        (["--head", "L0H0", "--hide", "shape1"], "--hide is for --mode mask"),
+        (["--head", "L0H0", "--mode", "mask", "--hide", "verb"], "there is no role 'verb'"),
     ],
 )
 def test_what_cannot_be_ablated_costs_one_line(

@@ -11,7 +11,8 @@ Model = dict[str, Any]
 SWAPPED: Final = 0.9
 """Share of images in which the objects have to change places for heads to be called sufficient."""
 LOST: Final = 0.5
-"""Share of its tilt that a head has to lose to be called one that reads."""
+"""Share of its tilt that a head has to lose to be called one that reads; and share of images that
+has to show a relation for it not to be called lost."""
 _WAYS: Final = ("mean", "zero", "mask", "resample", "opposite")
 
 
@@ -29,6 +30,7 @@ def causes_sections(
         *_family_section(causes, paper),
         *_chain_section(circuits),
         *_steering_section(circuits),
+        *_words_section(circuits),
         *_wording_section(circuits),
     ]
 
@@ -268,6 +270,45 @@ def _is_of_colours(steering: dict[str, Any]) -> bool:
         and swapped["asked"]["value"] >= SWAPPED
         and reordered["asked"]["value"] >= SWAPPED
     )
+
+
+def _words_section(circuits: dict[str, Any]) -> list[str]:
+    read = [model for model in circuits["models"] if model["words"]]
+    rows = [
+        [
+            model["name"],
+            ", ".join(model["heads"]),
+            *(
+                f"{after['relation_loose']:.2f} / {after['opposite']:.2f} / {after['shape']:.2f}"
+                for after in model["words"].values()
+            ),
+        ]
+        for model in read
+    ]
+    needing = [model["words"] for model in read if _needs(model["words"], "relation phrase")]
+    colours = sum(_needs(words, "both colours") for words in needing)
+    shapes = sum(_needs(words, "both shapes") for words in needing)
+    return [
+        "## Which words the relational heads need",
+        "",
+        *paragraph(
+            "`attnsearch ablate CKPT --head ... --mode mask --hide ROLES`: the heads may not",
+            "attend to some words, everything else sees them. Cells: share of images with the",
+            "relation asked for / with the opposite one / with both shapes.",
+        ),
+        *table(["model", "heads", *read[0]["words"]], rows),
+        "",
+        *paragraph(
+            f"Without the relation phrase fewer than {LOST:.0%} of the images show the relation",
+            f"in {len(needing)} of {len(read)} models. In {colours} of those it is so without the",
+            f"colours, too, and in {shapes} without the shapes.",
+        ),
+    ]
+
+
+def _needs(words: dict[str, Any], hidden: str) -> bool:
+    """Whether relations are lost with these words."""
+    return bool(words[hidden]["relation_loose"] < LOST)
 
 
 def _wording_section(circuits: dict[str, Any]) -> list[str]:

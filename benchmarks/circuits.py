@@ -4,7 +4,8 @@ python benchmarks/circuits.py [--seeds N] [--device cuda] [--kept FOLDER] [--out
 
 For each model outside the overlap study: what `attnsearch circuit` says of its relational families'
 heads (benchmarks/results/families.json; where there are none, those that lead by weights), of the
-former what `attnsearch steer` makes, and `attnsearch evaluate --wordings`. What `--kept` has of a
+former what `attnsearch steer` makes and which words they need (`attnsearch ablate --mode mask`),
+and `attnsearch evaluate --wordings`. What `--kept` has of a
 model is not done again. `python benchmarks/relational_heads.py` writes what comes out into
 docs/results.md.
 """
@@ -16,7 +17,16 @@ from typing import Any, Final
 import torch
 from _by_model import RESULTS, family_heads, run
 
-from attnsearch.ablation import Lender, Tag, measure_tilts, steer_by_tag, steer_by_text
+from attnsearch.ablation import (
+    Ablation,
+    Lender,
+    Mode,
+    Tag,
+    measure_effects,
+    measure_tilts,
+    steer_by_tag,
+    steer_by_text,
+)
 from attnsearch.axes import HeadAddress
 from attnsearch.circuits import circuit_of, position_share, screening_of
 from attnsearch.evaluation import Accuracy, robustness
@@ -29,6 +39,13 @@ LENDERS: Final = {
     Lender.COLOURS: "same colours, other shapes",
     Lender.SHAPES: "same shapes, colours swapped",
     Lender.ORDER: "same objects, other order",
+}
+HIDDEN: Final = {
+    "relation phrase": {"relation", "filler"},
+    "both colours": {"colour1", "colour2"},
+    "colour 1": {"colour1"},
+    "colour 2": {"colour2"},
+    "both shapes": {"shape1", "shape2"},
 }
 SHOWN: Final = ("shape", "colour", "binding", "relation_loose")
 
@@ -83,6 +100,7 @@ def of_model(path: Path, seeds: int, device: torch.device) -> dict[str, Any]:
         "writers": writers,
         "readers": readers,
         "steering": _steered(checkpoint, heads, seeds, sampler, device) if heads else {},
+        "words": _words(checkpoint, heads, seeds, sampler, device) if heads else {},
         "wordings": {
             wording: _shares(accuracies, SHOWN)
             for wording, accuracies in robustness(
@@ -109,6 +127,24 @@ def _steered(
     ways["weights"] = steer_by_tag(checkpoint, heads, tag=Tag.WEIGHTS, **how)
     ways["relation words"] = steer_by_text(checkpoint, frozenset({"relation"}), **how)
     return {name: _shares(way.after, ("target", "asked", *SHOWN[:3])) for name, way in ways.items()}
+
+
+def _words(
+    checkpoint: Checkpoint,
+    heads: frozenset[HeadAddress],
+    seeds: int,
+    sampler: SamplerConfig,
+    device: torch.device,
+) -> dict[str, dict[str, float]]:
+    """Shares of images where the heads do not see some words."""
+    ablations = [
+        Ablation(heads=heads, mode=Mode.MASK, hide=frozenset(roles)) for roles in HIDDEN.values()
+    ]
+    effects = measure_effects(checkpoint, ablations, seeds=seeds, sampler=sampler, device=device)
+    return {
+        name: {measure: round(effect[measure].after, 4) for measure in (*SHOWN, "opposite")}
+        for name, effect in zip(HIDDEN, effects, strict=True)
+    }
 
 
 def _shares(accuracies: dict[str, Accuracy], measures: tuple[str, ...]) -> dict[str, Any]:

@@ -98,3 +98,18 @@ def test_a_tag_is_of_colours_only_where_every_lender_says_so(module):
     assert not module._is_of_colours(steering(1.0, 1.0, 1.0))  # of object 1
     assert not module._is_of_colours(steering(0.0, 1.0, 0.0))  # of a shape
     assert not module._is_of_colours(steering(0.5, 0.0, 0.0))
+
+
+def test_words_are_needed_where_relations_are_lost_without_them(module, results):
+    circuits = copy.deepcopy(results["circuits"])
+    read = [model["words"] for model in circuits["models"] if model["words"]]
+    for words in read:
+        for hidden in words.values():
+            hidden["relation_loose"] = 0.9
+    for words in read[:3]:
+        words["relation phrase"]["relation_loose"] = 0.1
+    for words in read[1:5]:
+        words["both colours"]["relation_loose"] = 0.2
+    text = " ".join(" ".join(module._words_section(circuits)).split())
+    assert f"show the relation in 3 of {len(read)} models." in text
+    assert "In 2 of those it is so without the colours, too, and in 0 without the shapes." in text

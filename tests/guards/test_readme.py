@@ -45,6 +45,13 @@ def test_causes_are_quoted_as_measured():
     told = [f"{way['target']['value']:.0%}".replace("%", " %") for way in (same, swapped)]
     assert f"in the same colours it swaps the objects in {told[0]} of the images" in said
     assert f"of the same shapes in swapped colours in {told[1]}" in said
+    words = models["rtep-femto-seed0"]["words"]
+    right = {
+        name: f"{seen['relation_loose']:.0%}".replace("%", " %") for name, seen in words.items()
+    }
+    assert f"relation is right in {right['both colours']} of the images" in said
+    assert f"its own phrase hidden in {right['relation phrase']}, with the shapes" in said
+    assert f"the shapes hidden in {right['both shapes']} ([circuits]" in said
 
 
 def test_the_cost_of_a_scan_is_quoted_as_measured():

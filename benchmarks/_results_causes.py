@@ -11,8 +11,9 @@ Model = dict[str, Any]
 SWAPPED: Final = 0.9
 """Share of images in which the objects have to change places for heads to be called sufficient."""
 LOST: Final = 0.5
-"""Share of its tilt that a head has to lose to be called one that reads; and share of images that
-has to show a relation for it not to be called lost."""
+"""Share of its tilt that a head has to lose to be called one that reads."""
+KEPT: Final = 0.5
+"""Share of images that has to show the relation for hidden words not to be called needed."""
 _WAYS: Final = ("mean", "zero", "mask", "resample", "opposite")
 
 
@@ -299,7 +300,7 @@ def _words_section(circuits: dict[str, Any]) -> list[str]:
         *table(["model", "heads", *read[0]["words"]], rows),
         "",
         *paragraph(
-            f"Without the relation phrase fewer than {LOST:.0%} of the images show the relation",
+            f"Without the relation phrase fewer than {KEPT:.0%} of the images show the relation",
             f"in {len(needing)} of {len(read)} models. In {colours} of those it is so without the",
             f"colours, too, and in {shapes} without the shapes.",
         ),
@@ -308,7 +309,7 @@ def _words_section(circuits: dict[str, Any]) -> list[str]:
 
 def _needs(words: dict[str, Any], hidden: str) -> bool:
     """Whether relations are lost with these words."""
-    return bool(words[hidden]["relation_loose"] < LOST)
+    return bool(words[hidden]["relation_loose"] < KEPT)
 
 
 def _wording_section(circuits: dict[str, Any]) -> list[str]:

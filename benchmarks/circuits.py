@@ -5,9 +5,8 @@ python benchmarks/circuits.py [--seeds N] [--device cuda] [--kept FOLDER] [--out
 For each model outside the overlap study: what `attnsearch circuit` says of its relational families'
 heads (benchmarks/results/families.json; where there are none, those that lead by weights), of the
 former what `attnsearch steer` makes and which words they need (`attnsearch ablate --mode mask`),
-and `attnsearch evaluate --wordings`. What `--kept` has of a
-model is not done again. `python benchmarks/relational_heads.py` writes what comes out into
-docs/results.md.
+and `attnsearch evaluate --wordings`. What `--kept` has of a model is not done again. `python
+benchmarks/relational_heads.py` writes what comes out into docs/results.md.
 """
 
 from dataclasses import asdict

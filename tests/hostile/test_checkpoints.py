@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as safe_bytes
 
 from attnsearch.models import save_checkpoint
 
-FEW = settings(max_examples=40)
+FEW = examples(12, deep=120)
 COMMANDS = (
     ("info",),
     ("info", "--json"),

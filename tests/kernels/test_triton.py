@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sketch_calls import Call, make_call
 from torch import Tensor
@@ -56,7 +57,7 @@ def large_calls(draw: st.DrawFn) -> Call:
     return replace(call, roles=roles, basis=basis).cast(draw(st.sampled_from(DTYPES)))
 
 
-@settings(max_examples=40)
+@examples(12, deep=120)
 @given(call=large_calls(), kernel=st.sampled_from([None, "long"]))
 def test_triton_equals_the_definition_on_all_sides_of_its_tiles(
     call: Call, kernel: str | None

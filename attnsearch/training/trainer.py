@@ -88,8 +88,7 @@ class Trainer:
                 _resume_optimiser(optimiser, _of(dict, saved))
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise CheckpointError(
-                "the training state to resume is damaged or of another run: "
-                f"{one_line(str(error), 200)}"
+                f"the training state to resume is damaged: {one_line(str(error), 200)}"
             ) from error
         trainer.average = {
             name: t.to(device, torch.float32, copy=True) for name, t in checkpoint.average.items()
@@ -135,7 +134,7 @@ class Trainer:
             metrics=self.metrics,
             origin=self.config.origin,
             training_state={
-                "draws": _draws(self.config),
+                "settings": _settings(self.config),
                 "generator": self.generator.get_state(),
                 "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             },
@@ -198,11 +197,11 @@ def check_same_run(config: TrainingConfig, checkpoint: Checkpoint) -> dict[str, 
         raise CheckpointError(
             f"the run to resume began {_beginning(theirs)}, not {_beginning(ours)}"
         )
-    saved = state.get("draws")
+    saved = state.get("settings")
     held = saved if isinstance(saved, dict) else {}
-    draws = _draws(config)
-    for name in draws | held:
-        wanted, found = draws.get(name), held.get(name)
+    settings = _settings(config)
+    for name in settings | held:
+        wanted, found = settings.get(name), held.get(name)
         if type(found) is not type(wanted) or found != wanted:
             raise CheckpointError(
                 f"the run to resume has {one_line(str(name), 40)} {quote(found)}, not {wanted}"
@@ -214,13 +213,16 @@ def _beginning(origin: Origin | None) -> str:
     return "at random" if origin is None else f"with {origin.name} ({origin.digest[:12]})"
 
 
-def _draws(config: TrainingConfig) -> dict[str, int | str]:
-    """What decides the random draws of a run, and so may not change within it."""
-    draws: dict[str, int | str] = {"seed": config.seed, "batch": config.batch}
-    stages = config.dropout.stages
-    if len(stages) > 1:  # else it is the task's
-        draws["colour_dropout"] = ", ".join(f"{value} from step {step}" for step, value in stages)
-    return draws
+def _settings(config: TrainingConfig) -> dict[str, int | float | str]:
+    """What may not change within a run, beside what a checkpoint tells anyway."""
+    stages = [f"{value} from step {step}" for step, value in config.dropout.stages]
+    return {
+        "seed": config.seed,
+        "batch": config.batch,
+        "learning_rate": config.learning_rate,
+        "matrix_learning_rate": config.matrix_learning_rate,
+        "colour_dropout": ", ".join(stages),
+    }
 
 
 def _optimisers(model: DiT, config: TrainingConfig) -> list[torch.optim.Optimizer]:

@@ -143,7 +143,7 @@ def test_train_starts_from_a_model_with_another_task(tmp_path: Path) -> None:
         (task[2:] + begin, "task"),
         (("--colour-dropout", "0.5", *task[2:], *begin), "colour_dropout"),
         (task + begin[2:], "began with rtep-atto-seed0"),
-        (task + begin[:2], "initial_lr"),
+        (task + begin[:2], "learning_rate"),
     ):
         assert told in refused(run(*words, *other, "--resume"))
 

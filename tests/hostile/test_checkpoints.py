@@ -36,7 +36,7 @@ def place(tmp_path_factory):
 def content(tiny_checkpoint, tmp_path_factory):
     """What is in a checkpoint that training could go on from."""
     path = tmp_path_factory.mktemp("good") / "model.pt"
-    state = {"draws": {"seed": 0, "batch": 64}, "generator": torch.Generator().get_state()}
+    state = {"settings": {"seed": 0, "batch": 64}, "generator": torch.Generator().get_state()}
     save_checkpoint(replace(tiny_checkpoint, training_state=state), path)
     return torch.load(path, weights_only=True)
 

@@ -53,7 +53,7 @@ def test_an_encoder_that_cannot_be_is_refused_before_anything_is_read(encoder, o
 
 def test_a_contextual_model_is_trained_scanned_and_ranked(tmp_path: Path):
     trained = run(
-        "train", "--encoder", "minilm", "--size", "atto", "--steps", 20, "--out", tmp_path / "run"
+        "train", "--encoder", "minilm", "--size", "atto", "--steps", 2, "--out", tmp_path / "run"
     )
     assert trained.exit_code == 0, trained.output
     checkpoint = tmp_path / "run" / "model.pt"

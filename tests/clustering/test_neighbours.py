@@ -96,13 +96,11 @@ if {bool(torch)}:
     torch.ones(500, 500) @ torch.ones(500, 500)
 child = os.fork()
 if child == 0:
-    signal.alarm(60)
+    signal.alarm(900)
     same = (index.nearest(vectors[:500], 5)[0] == expected).all()
     spherical_kmeans(vectors, 4, 0)
     os._exit(0 if same else 1)
 assert os.waitpid(child, 0)[1] == 0
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=150
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

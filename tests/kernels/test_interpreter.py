@@ -16,7 +16,6 @@ def test_interpreted_kernels_keep_every_law_of_sketch_attention() -> None:
         cwd=FOLDER.parents[1],
         capture_output=True,
         text=True,
-        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     print(done.stdout.splitlines()[-1])

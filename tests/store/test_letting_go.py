@@ -194,7 +194,6 @@ def broken_cases(
             assert faults.fired
             run()
             check(store)
-            assert open_below(store) == []
         except Exception as error:
             broken[case] = repr(error)[:200]
     return broken
@@ -252,15 +251,6 @@ def files_of(store):
     }
 
 
-def open_below(folder):
-    """The files below a folder that this process has open."""
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # that of the listing
-            found.append(os.readlink(descriptor))
-    return [name for name in found if name.startswith(str(folder))]
-
-
 def used(store):
     """All that a place for a store does."""
     storage = LocalStorage(store)
@@ -285,16 +275,21 @@ def used(store):
     return run
 
 
-def nothing_left(store):
-    assert not (store / ".writing").exists()
+@pytest.fixture
+def nothing_left(open_below):
+    def check(store):
+        assert not (store / ".writing").exists()
+        assert open_below(store) == []
+
+    return check
 
 
-def test_a_folder_is_the_same_after_any_failing_call(tmp_path):
+def test_a_folder_is_the_same_after_any_failing_call(tmp_path, nothing_left):
     choose = every if DEEP else every_call
     assert broken_cases(tmp_path, used, choose, nothing_left, OSError) == {}
 
 
-def test_a_scan_is_the_same_after_any_failing_call(small, tmp_path):
+def test_a_scan_is_the_same_after_any_failing_call(small, tmp_path, nothing_left):
     reference = tmp_path / "reference"
     small.write(reference)
 
@@ -340,7 +335,7 @@ def test_a_scan_is_the_same_after_any_failing_call(small, tmp_path):
     assert found == {"written": {}, "scanned": {}, "repaired": {}}
 
 
-def test_a_lock_file_that_cannot_be_removed_is_nobodys(tmp_path, monkeypatch):
+def test_a_lock_file_that_cannot_be_removed_is_nobodys(tmp_path, monkeypatch, nothing_left):
     storage = LocalStorage(tmp_path / "store")
     claim = storage.claim("model@1")
     with monkeypatch.context() as patch:
@@ -361,7 +356,7 @@ def test_what_went_wrong_first_is_told(small, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
 
-def test_files_beside_a_lock_that_is_gone_are_swept(tmp_path):
+def test_files_beside_a_lock_that_is_gone_are_swept(tmp_path, nothing_left):
     storage = LocalStorage(tmp_path / "store")
     (tmp_path / "store" / ".writing").mkdir(parents=True)
     (tmp_path / "store" / ".writing" / "v1.5@1.0").write_bytes(b"")

@@ -79,6 +79,8 @@ class ScanWriter:
         self._ledger = ledger
         self._codec = BlockCodec(layout)
         self._claims: dict[int, Claim] = {}
+        self._left: list[int] = []
+        """Blocks that are written and whose claims could not be removed."""
 
     @classmethod
     def open(
@@ -138,8 +140,8 @@ class ScanWriter:
         nobody's any more.
 
         Raises:
-            StoreError: another process writes the block, or the disk refuses. It can be written
-                again then, and is this writer's until it is, or until `release`.
+            StoreError: another process writes the block, or the disk refuses; then it stays this
+                writer's until `release`, and can be written again.
             ValueError: the block exists, or names, shapes, dtypes or values are not the layout's.
         """
         checked = self._checked(block, arrays)
@@ -153,12 +155,13 @@ class ScanWriter:
             files = self._codec.encode(block, checked)
             claim.write({f"{self.name}/{name}": data for name, data in files.items()})
             self._ledger.add(claim, block, files, np.flatnonzero(checked[FLAGGED]).tolist())
-        # The block is written; `finalise` sweeps a claim that could not be removed.
-        with suppress(OSError):
+        try:
             self._let_go(block)
+        except OSError:  # the block is written; the claim is in nobody's way
+            self._left.append(block)
 
     def finalise(self) -> None:
-        """Remove what killed writers left, and pack the ledger if the scan is complete.
+        """If the scan is complete, pack its ledger and remove what killed writers left.
 
         Any number of times gives the same bytes.
 
@@ -166,12 +169,15 @@ class ScanWriter:
             StoreError: the disk refuses.
         """
         with disk_errors("write", self._where):
+            left = [block_claim(self.name, block) for block in self._left]
             if len(self._ledger.read()) == self.layout.blocks:
                 with self._storage.waited_claim(ledger_claim(self.name)) as claim:
                     self._ledger.pack(claim)
-            # One that died while it opened this scan left the root claimed.
-            for left in (f"{self.name}@", ROOT_CLAIM):
-                self._storage.sweep(left)
+                # One that died while it opened this scan left the root claimed.
+                left = [f"{self.name}@", ROOT_CLAIM]
+            for prefix in left:
+                self._storage.sweep(prefix)
+            self._left.clear()
 
     def release(self) -> None:
         """Let go of every block that was claimed and not written.

@@ -30,14 +30,14 @@ from attnsearch.store.local import LocalStorage
 from attnsearch.store.storage import Holder
 
 DEEP = bool(os.environ.get("ATTNSEARCH_TEST_DEEP"))
-"""Every call with every error; otherwise each place in the code that calls, with one error."""
+"""Every error, and places in the code told apart by who called; otherwise one error a place."""
 
 NUMBERS = (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EINTR)
 CALLS = (
     *("open", "close", "stat", "fstat", "listdir", "scandir", "mkdir", "rmdir", "rename", "unlink"),
     *("fsync", "ftruncate", "pwrite", "pread"),
 )
-DEPTH = 1
+DEPTH = 3 if DEEP else 1
 """How many of its lines tell the places in the code apart."""
 OURS = str(Path(where.__file__).parent)
 BETWEEN = (__file__, "pathlib.py", "contextlib.py", "<frozen os>", "os.py")
@@ -163,6 +163,8 @@ class EveryPlace:
     def __call__(self, places: list[Place]) -> list[Case]:
         new = {place: at for at, place in enumerate(places) if place not in self._known}
         self._known.update(new)
+        if DEEP:
+            return [case for case in every(places) if case[0] in new.values()]
         return [(at, next(self._numbers), next(self._lasting)) for at in new.values()]
 
 
@@ -325,7 +327,7 @@ def test_a_scan_is_the_same_after_any_failing_call(small, tmp_path, nothing_left
 
         return run
 
-    choose = every if DEEP else EveryPlace()
+    choose = EveryPlace()
     found = {
         prepare.__name__: broken_cases(
             tmp_path / prepare.__name__, prepare, choose, check, StoreError
@@ -346,6 +348,18 @@ def test_a_lock_file_that_cannot_be_removed_is_nobodys(tmp_path, monkeypatch, no
     assert not isinstance(again, Holder)
     again.release()
     nothing_left(storage.root)
+
+
+def test_a_block_is_written_though_its_claim_cannot_be_removed(
+    small, tmp_path, monkeypatch, nothing_left
+):
+    with small.open(tmp_path / "store") as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", _refused)
+            writer.write_block(1, small.block(1))
+        assert writer.committed() == {1}
+        assert (tmp_path / "store" / ".writing" / "model@1.lock").exists()
+    nothing_left(tmp_path / "store")
 
 
 def test_what_went_wrong_first_is_told(small, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from dask.callbacks import Callback
 from dask.delayed import Delayed
 from threadpoolctl import threadpool_limits
 
+from attnsearch.cleanup import on_error
 from attnsearch.errors import AttnsearchError, ConfigError
 
 THREADS: Final = "threads"
@@ -130,15 +131,13 @@ class _ClusterRunner:
         from distributed.client import FutureCancelledError
 
         *parts, last = self._client.compute([*tasks, whole], optimize_graph=False)
-        try:
-            for part in as_completed(parts, loop=self._client.loop):
-                if part.status == "error":
-                    part.result()  # raises what the task raised
-                part.release()  # of its result only what `whole` is made of is still needed
-                advance(1)
-            return last.result()
-        except (KilledWorker, FutureCancelledError) as error:
-            raise AttnsearchError(f"the cluster gave up: {error}") from error
-        except BaseException:
-            self._client.cancel([*parts, last])
-            raise
+        with on_error(lambda: self._client.cancel([*parts, last])):
+            try:
+                for part in as_completed(parts, loop=self._client.loop):
+                    if part.status == "error":
+                        part.result()  # raises what the task raised
+                    part.release()  # of its result only what `whole` is made of is still needed
+                    advance(1)
+                return last.result()
+            except (KilledWorker, FutureCancelledError) as error:
+                raise AttnsearchError(f"the cluster gave up: {error}") from error

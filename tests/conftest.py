@@ -1,6 +1,10 @@
 """What every test relies on; fixtures of one package live beside its tests."""
 
+import os
 import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,6 +120,20 @@ def tiny_checkpoint() -> "Checkpoint":
         average={name: tensor.clone() for name, tensor in weights.items()},
         metrics=[{"step": 0, "in_distribution_shape": 0.0}],
     )
+
+
+@pytest.fixture
+def open_below() -> Callable[[Path], list[str]]:
+    """From a folder to the paths in it that this process has open, as Linux tells."""
+
+    def below(folder: Path) -> list[str]:
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # that of the listing
+                found.append(os.readlink(descriptor))
+        return [path for path in found if path.startswith(str(folder))]
+
+    return below
 
 
 @pytest.fixture(scope="session")

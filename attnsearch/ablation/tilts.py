@@ -13,7 +13,7 @@ by whatever path, and not from an image that came out otherwise.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,16 +91,11 @@ class _Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Listen to the model inside the block, which samples one batch."""
-        hooks = [self._model.register_forward_pre_hook(self._begin)]
-        hooks += [
-            module.register_forward_pre_hook(self._listen)
-            for module in self._model.attention_modules(Site.CROSS)
-        ]
-        try:
+        with ExitStack() as restore:
+            restore.callback(self._model.register_forward_pre_hook(self._begin).remove)
+            for module in self._model.attention_modules(Site.CROSS):
+                restore.callback(module.register_forward_pre_hook(self._listen).remove)
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _begin(self, _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Give the second half the noisy images of the first, in every branch."""

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsearch.aggregate.algebra import State
+from attnsearch.cleanup import placed
 from attnsearch.store.ledger import BlockRecord
 
 _HEADER_BYTES: Final = 2**24
@@ -91,11 +92,8 @@ def save(folder: Path, key: str, entry: Entry) -> None:
     with suppress(OSError):
         folder.mkdir(exist_ok=True)
         _make_room(folder, len(rest))
-        try:
+        with placed(folder / key, unplaced):
             unplaced.write_bytes(b"%08x\n" % crc32(rest) + rest)
-            unplaced.replace(folder / key)
-        except OSError:
-            unplaced.unlink(missing_ok=True)
 
 
 def _entry(header: Any, numbers: bytes) -> Entry:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from attnsearch.cleanup import placed
 from attnsearch.errors import ConfigError
 
 MODEL: Final = "model"
@@ -57,12 +58,11 @@ def write_parquet(path: Path, table: Table, facts: Mapping[str, str]) -> None:
         name: column.astype(object) if column.dtype.kind in "OTU" else column
         for name, column in table.items()
     }
-    unfinished = path.with_suffix(".unfinished")
+    whole = pa.table(columns).replace_schema_metadata(dict(facts))
     try:
-        parquet.write_table(pa.table(columns).replace_schema_metadata(dict(facts)), unfinished)
-        unfinished.replace(path)
+        with placed(path, path.with_suffix(".unfinished")) as unfinished:
+            parquet.write_table(whole, unfinished)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 
 

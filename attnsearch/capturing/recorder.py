@@ -5,7 +5,7 @@ a sink does with a record is its own business; nothing here knows of stores.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol, runtime_checkable
@@ -95,15 +95,12 @@ def capture(
             yield
         return
     modules = _selected_modules(model, recorder.selection)
-    forward_hook = model.register_forward_pre_hook(recorder.begin_step)
-    try:
+    with ExitStack() as restore:
+        restore.callback(model.register_forward_pre_hook(recorder.begin_step).remove)
         for module in modules:
+            restore.callback(setattr, module, "attend", plain_attention)
             module.attend = recorder.attend
         yield
-    finally:
-        forward_hook.remove()
-        for module in modules:
-            module.attend = plain_attention
 
 
 def _selected_modules(model: Capturable, selection: Selection) -> list[Attention]:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -31,7 +31,6 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
     asked = False
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -42,12 +41,12 @@ def stoppable() -> Iterator[None]:
         asked = True
         raise Stopped(number)
 
-    for number, handler in before.items():
-        # What whoever started the program has it ignore, as `nohup` does, stays ignored.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, stop)
-    try:
+    with ExitStack() as restore:
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            # What whoever started the program has it ignore, as `nohup` does, stays ignored.
+            if handler is not signal.SIG_IGN:
+                restored = signal.SIG_DFL if handler is None else handler
+                restore.callback(signal.signal, number, restored)
+                signal.signal(number, stop)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

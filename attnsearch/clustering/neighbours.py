@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from attnsearch.cleanup import placed
 from attnsearch.clustering.signatures import Floats
 from attnsearch.errors import ConfigError
 
@@ -80,11 +81,10 @@ def _graph(rows: npt.NDArray[np.float32], saved: Path | None) -> Any:
     if path is not None:
         with suppress(OSError, RuntimeError):  # where nothing may be written, nothing is kept
             path.parent.mkdir(exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}")
-            faiss.write_index(index, str(partial))
-            for old in path.parent.glob("*.hnsw"):
-                old.unlink()
-            partial.replace(path)
+            with placed(path, path.with_suffix(f".{os.getpid()}")) as partial:
+                faiss.write_index(index, str(partial))
+                for old in path.parent.glob("*.hnsw"):
+                    old.unlink()
     return index
 
 

@@ -28,6 +28,7 @@ from dask.base import tokenize
 
 from attnsearch.aggregate import Aggregator
 from attnsearch.axes import HEAD, LAYER, RELATIONS, ROLE, ROLES, HeadAddress
+from attnsearch.cleanup import placed
 from attnsearch.errors import MetricError
 from attnsearch.metrics.ranking import CONTROL, NOISE_LEVEL
 from attnsearch.metrics.reader import Reader
@@ -146,9 +147,8 @@ def _kept(folder: Path, name: str, scan: xr.Dataset, aggregate: Aggregator) -> _
     found = _of_scan(name, scan, aggregate)
     with suppress(OSError):  # beside a store that may only be read, nothing is kept
         folder.mkdir(exist_ok=True)
-        partial = path.with_name(f".{name}.{os.getpid()}.npz")
-        np.savez(partial, key=key, signature=found[2])
-        partial.replace(path)
+        with placed(path, path.with_name(f".{name}.{os.getpid()}.npz")) as partial:
+            np.savez(partial, key=key, signature=found[2])
     return found
 
 

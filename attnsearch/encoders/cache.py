@@ -8,15 +8,16 @@ none can claim to be larger.
 import hashlib
 import io
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attnsearch.cleanup import placed
 from attnsearch.intake import read_regular
 
 _FLOAT: Final = np.lib.format.dtype_to_descr(np.dtype(np.float32))
@@ -60,14 +61,9 @@ class EmbeddingCache:
     def write(self, prompt: str, embedding: Tensor) -> None:
         """Keep an embedding; whole or not at all."""
         path = self.path(prompt)
-        partial = None
-        try:
+        with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                partial = Path(file.name)
+            # Of this name alone, whatever other threads and processes write.
+            partial = path.with_name(f".{uuid4().hex}")
+            with placed(path, partial), partial.open("wb") as file:
                 np.lib.format.write_array(file, embedding.numpy(), allow_pickle=False)
-            partial.replace(path)
-        except OSError:
-            if partial is not None:
-                with suppress(OSError):
-                    partial.unlink()

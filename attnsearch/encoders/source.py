@@ -5,7 +5,7 @@ imported when an encoder is built and not before.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -187,12 +187,10 @@ def _installed(module: str) -> bool:
 @contextmanager
 def _quiet(logging: Any) -> Iterator[None]:
     """Without the loader's bar and its remarks on weights an encoder does not use."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with ExitStack() as restore:
+        restore.callback(logging.set_verbosity, logging.get_verbosity())
+        if logging.is_progress_bar_enabled():
+            restore.callback(logging.enable_progress_bar)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attnsearch import intake
+from attnsearch.cleanup import placed
 from attnsearch.errors import ConfigError
 from attnsearch.experiments.spec import Experiment, parse_experiment, training_config
 from attnsearch.models import load_checkpoint
@@ -135,11 +136,10 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with placed(path, partial), partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _check_trained(experiment: Experiment, folder: Path) -> None:

@@ -10,8 +10,8 @@ import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnProcess
@@ -20,6 +20,7 @@ from types import FrameType
 
 import torch
 
+from attnsearch.cleanup import on_error
 from attnsearch.errors import AttnsearchError, ConfigError
 from attnsearch.experiments.execute import News, is_finished, run_experiment
 from attnsearch.experiments.spec import Experiment, read_experiment
@@ -67,7 +68,8 @@ def run_all(
     devices = _dealt(device, jobs)
     running: dict[connection.Connection, _Job] = {}
     failures: dict[str, str] = {}
-    try:
+    with ExitStack() as at_last:
+        at_last.callback(_stop, running)
         while waiting or running:
             while waiting and len(running) < jobs:
                 experiment = waiting.popleft()
@@ -80,8 +82,7 @@ def run_all(
                 assert isinstance(line, connection.Connection)
                 if not _listen(line, running[line], failures, report):
                     devices.append(running.pop(line).device)
-    finally:
-        _stop([job.process for job in running.values()])
+                    line.close()
     return failures
 
 
@@ -130,10 +131,11 @@ def _start(
         args=(experiment, out / experiment.name, str(device), threads, line),
         name=experiment.name,
     )
-    with _interrupts_held(), _environment(_THREADS, str(threads)):
-        process.start()
+    # Here the line is closed, so that the process's end is the last one, and its death is heard.
+    with line, _interrupts_held(), _environment(_THREADS, str(threads)):
+        with on_error(news.close):
+            process.start()
         running[news] = _Job(experiment, process, device)
-    line.close()  # so that the process's end is the last one, and its death is heard
 
 
 def _listen(
@@ -147,7 +149,6 @@ def _listen(
     try:
         message = line.recv()
     except EOFError:
-        line.close()
         job.process.join()
         if job.process.exitcode == 0:
             report(name, News("done", 1, 1))
@@ -161,13 +162,19 @@ def _listen(
     return True
 
 
-def _stop(processes: Sequence[SpawnProcess]) -> None:
+def _stop(running: Mapping[connection.Connection, _Job]) -> None:
     """Ask every process to stop as Ctrl-C would, and wait until all have."""
-    for process in processes:
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGINT)
-    for process in processes:
-        process.join()
+    with ExitStack() as steps:  # the last first, so that all are asked before any is waited for
+        for line, job in running.items():
+            steps.callback(line.close)
+            steps.callback(job.process.join)
+        for job in running.values():
+            steps.callback(_ask_to_stop, job.process)
+
+
+def _ask_to_stop(process: SpawnProcess) -> None:
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signal.SIGINT)
 
 
 def _work(

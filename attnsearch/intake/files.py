@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +28,16 @@ def open_regular(path: Path) -> BufferedReader:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except ValueError as error:  # a zero byte in the name, which a file may have put there
         raise OSError(errno.EINVAL, "No name of a file", str(path)) from error
-    kind = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(kind):
-        os.close(descriptor)
+    with ExitStack() as unless_given:
+        unless_given.callback(os.close, descriptor)
+        kind = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        file = os.fdopen(descriptor, "rb")
+        unless_given.pop_all()
+        return file
 
 
 def read_regular(path: Path, most: int) -> bytes:

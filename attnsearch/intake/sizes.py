@@ -1,7 +1,7 @@
 """How large a network grows, watched while it is made: the one module here that needs torch."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,16 +40,11 @@ def within_weights(folder: Path) -> Iterator[None]:
         if room < 0 or parts > MAX_PARTS:
             raise TooLargeError(f"with its {name} it is far larger than its files of weights")
 
-    handles = [
-        register(count)
+    with ExitStack() as restore:
         for register in (
             registry.register_module_parameter_registration_hook,
             registry.register_module_buffer_registration_hook,
             registry.register_module_module_registration_hook,
-        )
-    ]
-    try:
+        ):
+            restore.callback(register(count).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

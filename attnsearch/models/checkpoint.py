@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from attnsearch.cleanup import placed
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.intake import one_line, quote
@@ -135,14 +135,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with placed(path, partial), partial.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 

@@ -7,7 +7,7 @@ it, as far as its weights and buffers tell; what its class makes beside them is 
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,17 +110,14 @@ def quiet() -> Iterator[None]:
     """Without the bars and remarks of both libraries; what matters of them is raised."""
     installed = [name for name in ("diffusers", "transformers") if find_spec(name)]
     logs = [import_module(f"{name}.utils.logging") for name in installed]
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    for log in logs:
-        log.set_verbosity(log.CRITICAL)  # they log what they also raise
-        log.disable_progress_bar()
-    try:
+    with ExitStack() as restore:
+        for log in logs:
+            restore.callback(log.set_verbosity, log.get_verbosity())
+            if log.is_progress_bar_enabled():
+                restore.callback(log.enable_progress_bar)
+            log.set_verbosity(log.CRITICAL)  # they log what they also raise
+            log.disable_progress_bar()
         yield
-    finally:
-        for log, verbosity, bar in before:
-            log.set_verbosity(verbosity)
-            if bar:
-                log.enable_progress_bar()
 
 
 def reason(error: Exception) -> str:

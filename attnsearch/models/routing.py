@@ -1,7 +1,7 @@
 """The cross-attention of our own DiT, led through a function while images are sampled."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor
 
@@ -35,12 +35,9 @@ def routed(model: DiT, attend: Callable[[AttentionCall, int], Tensor]) -> Iterat
     def attend_at(call: AttentionCall) -> Tensor:
         return attend(call, step)
 
-    hook = model.register_forward_pre_hook(begin)
-    try:
+    with ExitStack() as restore:
+        restore.callback(model.register_forward_pre_hook(begin).remove)
         for module in modules:
+            restore.callback(setattr, module, "attend", plain_attention)
             module.attend = attend_at
         yield
-    finally:
-        hook.remove()
-        for module in modules:
-            module.attend = plain_attention

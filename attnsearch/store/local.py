@@ -10,14 +10,15 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
 from zarr.storage import LocalStore
 
-from attnsearch.store.storage import DERIVED, LOCK, WRITING, Holder
+from attnsearch.cleanup import on_error
+from attnsearch.store.storage import DERIVED, LOCK, WRITING, Holder, held
 
 _HIDDEN: Final = (WRITING, DERIVED)
 _FORCED_AT_ONCE: Final = 16
@@ -41,13 +42,13 @@ class LocalStorage:
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none. See `Storage`."""
         path = self.root / name
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError), ExitStack() as opened:
             # Nothing is waited for: what is no plain file, such as a pipe, is none of ours.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
             if S_ISREG(os.fstat(descriptor).st_mode):
-                with open(descriptor, "rb") as file:
+                with open(descriptor, "rb", closefd=False) as file:
                     return file.read()
-            os.close(descriptor)
         return None
 
     def read_parts(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -72,7 +73,7 @@ class LocalStorage:
         """Every file under a folder, sorted; those in hidden folders are none of the store's."""
         found = [
             Path(place, file).relative_to(self.root)
-            for place, _, files in os.walk(self.root / folder)
+            for place, _, files in os.walk(self.root / folder, onerror=_unless_absent)
             for file in files
         ]
         return sorted(path.as_posix() for path in found if path.parts[0] not in _HIDDEN)
@@ -98,18 +99,16 @@ class LocalStorage:
         lock = self._lock_path(name)
         descriptor = _take(lock, wait=True)
         assert descriptor is not None
-        claim = self._begin(lock, descriptor)
-        try:
+        with held(self._begin(lock, descriptor)) as claim:
             yield claim
-        finally:
-            claim.release()
 
     def sweep(self, prefix: str) -> None:
         """Remove what dead processes left of claims whose name begins so."""
         with suppress(FileNotFoundError):
-            for entry in os.listdir(self.root / WRITING):
-                name = entry.removesuffix(LOCK)
-                if name != entry and name.startswith(prefix):
+            # Of a claim that could not put away its files there may be these and no lock.
+            left = {_claim_of(entry) for entry in os.listdir(self.root / WRITING)}
+            for name in sorted(left):
+                if name.startswith(prefix):
                     claim = self.claim(name)
                     if isinstance(claim, LocalClaim):
                         claim.release()
@@ -124,14 +123,11 @@ class LocalStorage:
     def _begin(self, lock: Path, descriptor: int) -> "LocalClaim":
         """Say who holds the claim, and clear away what a holder that died left of it."""
         claim = LocalClaim(self.root, lock, descriptor)
-        try:
+        with on_error(claim.release):
             for left in _unplaced(lock):
                 left.unlink()
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, Holder.here().line(), 0)
-        except BaseException:
-            claim.release()
-            raise
         return claim
 
 
@@ -171,13 +167,13 @@ class LocalClaim:
         _force(folders)
 
     def release(self) -> None:
-        """Let go of the name."""
-        # In this order: who opens the file from now on finds out that it is not the claim's.
-        with suppress(FileNotFoundError):
-            self._lock.unlink()
-        os.close(self._descriptor)
-        with suppress(OSError):  # others write
-            self._lock.parent.rmdir()
+        """Let go of the name; see `Claim`."""
+        # The last first. Once the lock file is away, who opens one there has another; one that
+        # cannot be removed is a dead one's as soon as it is closed.
+        with ExitStack() as steps:
+            steps.callback(_remove_if_empty, self._lock.parent)
+            steps.callback(os.close, self._descriptor)
+            steps.callback(self._lock.unlink, missing_ok=True)
 
 
 def _take(lock: Path, *, wait: bool) -> int | None:
@@ -195,17 +191,15 @@ def _take(lock: Path, *, wait: bool) -> int | None:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:  # who let go of another claim has removed the folder
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        with ExitStack() as unless_ours:
+            unless_ours.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                return None
             if _is_at(descriptor, lock):
+                unless_ours.pop_all()
                 return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -220,8 +214,25 @@ def _unplaced(lock: Path) -> list[Path]:
     return [
         path
         for path in lock.parent.iterdir()
-        if path.stem == lock.stem and path.suffix.removeprefix(".").isdigit()
+        if path != lock and _claim_of(path.name) == lock.name.removesuffix(LOCK)
     ]
+
+
+def _claim_of(entry: str) -> str:
+    """The name of the claim that a file in `.writing` belongs to; empty where it is of none."""
+    name, _, ending = entry.rpartition(".")
+    return name if f".{ending}" == LOCK or ending.isdigit() else ""
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # others write
+        folder.rmdir()
+
+
+def _unless_absent(error: OSError) -> None:
+    """A folder that cannot be listed is not one without files."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _make_folders(root: Path, names: Iterable[str]) -> list[Path]:

@@ -2,10 +2,12 @@
 
 An object is whole or absent by nature, and lasts when its upload is answered. A claim is an object
 that is created only where there is none. Nothing ends it with its process: one whose process has
-died on this machine is taken over, one of another machine has to be removed by hand. Credentials
-come from the environment, as obstore finds them.
+died on this machine is taken over, and so is one that this process itself could not remove; one of
+another machine has to be removed by hand. Credentials come from the environment, as obstore finds
+them.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,11 +15,14 @@ from datetime import timedelta
 from errno import EIO
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
+from attnsearch.cleanup import on_error
 from attnsearch.errors import StoreError
-from attnsearch.store.storage import LOCK, WRITING, Holder
+from attnsearch.store.storage import LOCK, WRITING, Holder, held
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -26,6 +31,10 @@ _AT_ONCE: Final = 16
 _LOOK_AGAIN_SECONDS: Final = 0.5
 _RETRIES: Final["RetryConfig"] = {"max_retries": 7, "retry_timeout": timedelta(minutes=1)}
 """A server that stumbles has a quarter of a minute to get up; a wrong address is told soon."""
+
+_left: Final[set[str]] = set()
+"""Marks of claims that this process may have written, does not have, and could not remove."""
+_taking_over: Final = Lock()
 
 
 class ObjectStorage:
@@ -93,20 +102,34 @@ class ObjectStorage:
 
     def claim(self, name: str) -> "ObjectClaim | Holder":
         """A claim on a name, or who holds it."""
+        lock = f"{WRITING}/{name}{LOCK}"
+        mark = uuid4().hex
+        with on_error(partial(_left.add, mark)):
+            holder = self._take(lock, mark)
+        return holder or ObjectClaim(self._store, lock, mark)
+
+    def _take(self, lock: str, mark: str) -> Holder | None:
+        """Write a lock with our mark, unless it is held; then who holds it."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
-        lock = f"{WRITING}/{name}{LOCK}"
-        said = Holder.here().line()
+        said = Holder.here(mark).line()
         while True:
             with suppress(AlreadyExistsError), _os_errors():
                 obstore.put(self._store, lock, said, mode="create")
-                return ObjectClaim(self._store, lock)
-            with suppress(FileNotFoundError), _os_errors():  # let go of a moment ago
+                return None
+            # There is none if it was let go of a moment ago. Of this process one thread at a time
+            # looks: another would remove what the first has taken over.
+            with _taking_over, suppress(FileNotFoundError), _os_errors():
                 there = obstore.get(self._store, lock)
                 tags = ((key, there.meta[key]) for key in ("e_tag", "version"))
                 version: Any = {key: tag for key, tag in tags if tag is not None}
                 holder = Holder.parse(bytes(there.bytes()))
+                if holder.mark == mark:  # a `put` whose answer was lost and that was tried again
+                    return None
+                if holder.mark in _left and holder.pid == os.getpid():
+                    _delete(self._store, lock)
+                    continue
                 if not holder.is_dead_here():
                     return holder
                 try:
@@ -115,17 +138,15 @@ class ObjectStorage:
                     continue  # somebody else took it over
                 except (NotSupportedError, NotImplementedError):
                     return holder
-                return ObjectClaim(self._store, lock)
+                return None
 
     @contextmanager
     def waited_claim(self, name: str) -> Iterator["ObjectClaim"]:
         """A claim as soon as nobody else holds it."""
         while isinstance(claim := self.claim(name), Holder):
             sleep(_LOOK_AGAIN_SECONDS)
-        try:
+        with held(claim):
             yield claim
-        finally:
-            claim.release()
 
     def sweep(self, prefix: str) -> None:
         """Remove claims of dead processes of this machine whose name begins so."""
@@ -150,9 +171,10 @@ class ObjectStorage:
 class ObjectClaim:
     """An object in `.writing` that says whose the claim is."""
 
-    def __init__(self, store: Any, lock: str) -> None:
+    def __init__(self, store: Any, lock: str, mark: str) -> None:
         self._store = store
         self._lock = lock
+        self._mark = mark
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Give objects these bytes; see `Claim`."""
@@ -165,8 +187,8 @@ class ObjectClaim:
         _at_once([partial(_delete, self._store, name) for name in names])
 
     def release(self) -> None:
-        """Let go of the name."""
-        with _os_errors():
+        """Let go of the name; see `Claim`."""
+        with on_error(partial(_left.add, self._mark)), _os_errors():
             _delete(self._store, self._lock)
 
 

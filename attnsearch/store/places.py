@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from attnsearch.errors import StoreError
+from attnsearch.store.groups import disk_errors
 from attnsearch.store.local import LocalStorage
 from attnsearch.store.objects import object_storage
 from attnsearch.store.storage import Storage
@@ -16,16 +17,17 @@ def storage_at(place: Place) -> Storage:
     """The storage of a store that is there or is to be made.
 
     Raises:
-        StoreError: it cannot be: a file has the name, the folder it is to be in does not exist, or
-            no object store is reached by the URL.
+        StoreError: it cannot be: a file has the name, the folder it is to be in does not exist, the
+            disk does not answer, or no object store is reached by the URL.
     """
     if isinstance(place, str) and "://" in place:
         return object_storage(place)
     folder = Path(place)
-    if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{folder} is a file, not an attnsearch store")
-    if not folder.parent.is_dir():
-        raise StoreError(f"cannot write {folder}: there is no folder {folder.parent}")
+    with disk_errors("reach", folder):
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{folder} is a file, not an attnsearch store")
+        if not folder.parent.is_dir():
+            raise StoreError(f"cannot write {folder}: there is no folder {folder.parent}")
     return LocalStorage(folder)
 
 
@@ -33,13 +35,14 @@ def existing_storage(place: Place) -> Storage:
     """The storage of a store that is there.
 
     Raises:
-        StoreError: there is nothing, or no folder.
+        StoreError: there is nothing, or no folder, or the disk does not answer.
     """
     if isinstance(place, str) and "://" in place:
         return object_storage(place)
     folder = Path(place)
-    if not folder.exists():
-        raise StoreError(f"{folder} does not exist")
-    if not folder.is_dir():
-        raise StoreError(f"{folder} is not an attnsearch store")
+    with disk_errors("reach", folder):
+        if not folder.exists():
+            raise StoreError(f"{folder} does not exist")
+        if not folder.is_dir():
+            raise StoreError(f"{folder} is not an attnsearch store")
     return LocalStorage(folder)

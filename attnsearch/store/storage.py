@@ -7,11 +7,13 @@ business of the other modules; `local` keeps them in a folder, `objects` in an o
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
+
+from attnsearch.cleanup import on_error
 
 WRITING: Final = ".writing"
 """Folder of claims and of files that are not in place yet; gone when nobody writes."""
@@ -31,14 +33,17 @@ class Holder:
     pid: int = 0
     started: int = 0
     """When, in ticks since the machine was; 0 where the system does not tell."""
+    mark: str = ""
+    """Which of its claims it is, where the system does not tell that one was let go of."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" if self.pid else "another process"
 
     @classmethod
-    def here(cls) -> Self:
+    def here(cls, mark: str = "") -> Self:
         """This process."""
-        return cls(host=socket.gethostname(), pid=os.getpid(), started=_started(os.getpid()))
+        started = _started(os.getpid())
+        return cls(host=socket.gethostname(), pid=os.getpid(), started=started, mark=mark)
 
     @classmethod
     def parse(cls, said: bytes) -> Self:
@@ -49,13 +54,15 @@ class Holder:
                 host=str(values["host"])[:100],
                 pid=int(values["pid"]),
                 started=int(values["started"]),
+                mark=str(values.get("mark", ""))[:100],
             )
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return cls()
 
     def line(self) -> bytes:
         """What it writes into its claims."""
-        return json.dumps({"host": self.host, "pid": self.pid, "started": self.started}).encode()
+        said = {"host": self.host, "pid": self.pid, "started": self.started}
+        return json.dumps(said | ({"mark": self.mark} if self.mark else {})).encode()
 
     def is_dead_here(self) -> bool:
         """Whether it was a process of this machine and is no more."""
@@ -99,7 +106,23 @@ class Claim(Protocol):
         """
 
     def release(self) -> None:
-        """Let go of the name. Whatever happens to the process, this happens too."""
+        """Let go of the name, once. Whatever happens to the process, this happens too.
+
+        Raises:
+            OSError: something is left in `.writing`; the name is free for this process all the
+                same, and the next claim of it, or `sweep`, tidies up.
+        """
+
+
+AnyClaim = TypeVar("AnyClaim", bound=Claim)
+
+
+@contextmanager
+def held(claim: AnyClaim) -> Iterator[AnyClaim]:
+    """A claim that is let go of at the end of the block, however it ends."""
+    with on_error(claim.release):
+        yield claim
+    claim.release()
 
 
 class Storage(Protocol):

@@ -37,7 +37,7 @@ from attnsearch.store.ledger import (
 )
 from attnsearch.store.places import Place, existing_storage
 from attnsearch.store.schema import FLAGGED, LAYOUT_ATTRIBUTE, ScanLayout
-from attnsearch.store.storage import Holder, Storage
+from attnsearch.store.storage import Holder, Storage, held
 from attnsearch.store.writer import ROOT_CLAIM, block_claim, ledger_claim
 
 
@@ -260,13 +260,11 @@ def _drop(storage: Storage, check: ScanCheck) -> int:
             raise StoreError(
                 f"block {block} of {storage}/{scan.name} is being written by {claim}; try later"
             )
-        try:
+        with held(claim):
             with storage.waited_claim(ledger_claim(scan.name)) as records:
                 scan.ledger.drop(records, [block])
             if block < scan.layout.blocks:
                 claim.delete(f"{scan.name}/{spec.file(block)}" for spec in scan.layout.arrays())
-        finally:
-            claim.release()
     with storage.waited_claim(ledger_claim(scan.name)) as records:
         scan.ledger.drop(records, [])
     return len(blocks)

@@ -8,6 +8,7 @@ what of its metadata was damaged. What the arrays are is the business of `schema
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -15,6 +16,7 @@ from typing import Any, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from attnsearch.cleanup import on_error
 from attnsearch.errors import StoreError
 from attnsearch.store.creation import ensure_scan
 from attnsearch.store.encoding import BlockCodec, Coordinates, encode_arrays
@@ -77,6 +79,8 @@ class ScanWriter:
         self._ledger = ledger
         self._codec = BlockCodec(layout)
         self._claims: dict[int, Claim] = {}
+        self._left: list[int] = []
+        """Blocks that are written and whose claims could not be removed."""
 
     @classmethod
     def open(
@@ -136,8 +140,8 @@ class ScanWriter:
         nobody's any more.
 
         Raises:
-            StoreError: another process writes the block, or the disk refuses. The block is then
-                absent and can be written again.
+            StoreError: another process writes the block, or the disk refuses; then it stays this
+                writer's until `release`, and can be written again.
             ValueError: the block exists, or names, shapes, dtypes or values are not the layout's.
         """
         checked = self._checked(block, arrays)
@@ -151,7 +155,10 @@ class ScanWriter:
             files = self._codec.encode(block, checked)
             claim.write({f"{self.name}/{name}": data for name, data in files.items()})
             self._ledger.add(claim, block, files, np.flatnonzero(checked[FLAGGED]).tolist())
+        try:
             self._let_go(block)
+        except OSError:  # the block is written; the claim is in nobody's way
+            self._left.append(block)
 
     def finalise(self) -> None:
         """If the scan is complete, pack its ledger and remove what killed writers left.
@@ -162,18 +169,25 @@ class ScanWriter:
             StoreError: the disk refuses.
         """
         with disk_errors("write", self._where):
-            if len(self._ledger.read()) < self.layout.blocks:
-                return
-            with self._storage.waited_claim(ledger_claim(self.name)) as claim:
-                self._ledger.pack(claim)
-            # One that died while it opened this scan left the root claimed.
-            for left in (f"{self.name}@", ROOT_CLAIM):
-                self._storage.sweep(left)
+            left = [block_claim(self.name, block) for block in self._left]
+            if len(self._ledger.read()) == self.layout.blocks:
+                with self._storage.waited_claim(ledger_claim(self.name)) as claim:
+                    self._ledger.pack(claim)
+                # One that died while it opened this scan left the root claimed.
+                left = [f"{self.name}@", ROOT_CLAIM]
+            for prefix in left:
+                self._storage.sweep(prefix)
+            self._left.clear()
 
     def release(self) -> None:
-        """Let go of every block that was claimed and not written."""
-        for block in list(self._claims):
-            self._let_go(block)
+        """Let go of every block that was claimed and not written.
+
+        Raises:
+            StoreError: the disk refuses to forget a claim; all are let go of nevertheless.
+        """
+        with disk_errors("write", self._where), ExitStack() as each:
+            for block in self._claims:
+                each.callback(self._let_go, block)
 
     def _claim(self, block: int) -> tuple[Turn, Holder | None]:
         self.layout.block_slice(block)  # there is one
@@ -185,10 +199,12 @@ class ScanWriter:
             claim = self._storage.claim(block_claim(self.name, block))
             if isinstance(claim, Holder):
                 return Turn.TAKEN, claim
-            self._claims[block] = claim
-            if self._ledger.has(block):  # by who held it a moment ago
-                self._let_go(block)
+            with on_error(claim.release):
+                done = self._ledger.has(block)  # by who held it a moment ago
+            if done:
+                claim.release()
                 return Turn.DONE, None
+        self._claims[block] = claim
         return Turn.OURS, None
 
     def _let_go(self, block: int) -> None:
@@ -232,9 +248,12 @@ class ScanWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
         if error is None:
+            self.release()
             self.finalise()
+            return
+        with suppress(StoreError):  # what went wrong first is told
+            self.release()
 
 
 def _group_attributes(

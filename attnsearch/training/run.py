@@ -12,7 +12,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -143,18 +143,15 @@ def _interrupts_put_off() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set a handler
         return
-    previous = {number: signal.getsignal(number) for number in _STOPPING}
     asked: list[int] = []
-    for number, handler in previous.items():
-        # One set outside Python cannot be put back; what is ignored stays so.
-        if handler is not None and handler is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: asked.append(number))
-    try:
+    with ExitStack() as restore:
+        for number in _STOPPING:
+            handler = signal.getsignal(number)
+            # One set outside Python cannot be put back; what is ignored stays so.
+            if handler is not None and handler is not signal.SIG_IGN:
+                restore.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, _: asked.append(number))
         yield
-    finally:
-        for number, handler in previous.items():
-            if handler is not None:
-                signal.signal(number, handler)
     for each in asked:
         signal.raise_signal(each)
 

@@ -63,12 +63,9 @@ def route(
             layer.attention.set_processor(
                 WatchedProcessor(processor, where, partial(watch.attend, layer, where))
             )
-        hooks = (
-            transformer.register_forward_pre_hook(watch.begin, with_kwargs=True),
-            transformer.register_forward_hook(watch.end),
-        )
-        for hook in hooks:
-            restore.callback(hook.remove)
+        before = transformer.register_forward_pre_hook(watch.begin, with_kwargs=True)
+        restore.callback(before.remove)
+        restore.callback(transformer.register_forward_hook(watch.end).remove)
         restore.enter_context(_branch_names_read(transformer, watch))
         yield
 

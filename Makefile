@@ -10,8 +10,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-# What pytest is to run; all tests if empty.
+# What pytest is to run, all tests if empty, and in how many processes.
 TESTS ?=
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(), 8))")
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 SEED := $(or $(SEED),$(shell $(PYTHON) -c "import secrets; print(secrets.randbits(32))"))
 
 ZOO_CHECKPOINT := attnsearch/zoo/rtep-femto-seed0.pt
@@ -32,12 +34,12 @@ demo: $(RUN)
 	$(BIN)/attnsearch rank demo.zarr --metric relational
 
 test: lint
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 # Every budget in full, with fresh examples of a seed that is printed: hours, not minutes.
 test-deep: lint
 	ATTNSEARCH_TEST_DEEP=1 ATTNSEARCH_TEST_SEED=$(SEED) \
-		$(BIN)/python -m pytest --hypothesis-seed=$(SEED) $(TESTS)
+		$(PYTEST) --hypothesis-seed=$(SEED) $(TESTS)
 
 lint: $(DEV)
 	$(BIN)/ruff check

@@ -1,6 +1,11 @@
 """What every test relies on; fixtures of one package live beside its tests."""
 
 import os
+
+# One thread an operation: tests compute on small tensors, and run one process a core. Set before
+# torch reads it, and inherited by what tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import signal
 from collections.abc import Callable
 from contextlib import suppress

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from budget import DEEP
 from dask.local import get_sync
 
 from attnsearch.errors import StoreError
@@ -29,8 +30,7 @@ from attnsearch.store.encoding import BlockCodec, encode_arrays
 from attnsearch.store.local import LocalStorage
 from attnsearch.store.storage import Holder
 
-DEEP = bool(os.environ.get("ATTNSEARCH_TEST_DEEP"))
-"""Every error, and places in the code told apart by who called; otherwise one error a place."""
+# Deep: every error, and places in the code told apart by who called; otherwise one error a place.
 
 NUMBERS = (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EINTR)
 CALLS = (

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
+from budget import DEEP
 
 from attnsearch.errors import StoreError
 from attnsearch.store import places as where
@@ -21,8 +22,7 @@ obstore = pytest.importorskip("obstore")
 stores = pytest.importorskip("obstore.store")
 exceptions = pytest.importorskip("obstore.exceptions")
 
-DEEP = bool(os.environ.get("ATTNSEARCH_TEST_DEEP"))
-"""Every call of a scan in every way; otherwise those about claims, in one."""
+# Deep: every call of a scan in every way; otherwise those about claims, in one.
 
 CALLS = ("put", "get", "get_ranges", "head", "delete", "list", "list_with_delimiter")
 

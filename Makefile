@@ -1,10 +1,14 @@
 # Every target sets up what it needs in .venv on first use; only Python >= 3.11 and make are
-# needed beforehand. PYTHON chooses the interpreter: make demo PYTHON=python3.12
+# needed beforehand. PYTHON chooses the interpreter: make demo PYTHON=python3.12. CONSTRAINTS chooses
+# the versions, in an environment of their own: CONSTRAINTS=constraints-min.txt lives in .venv-min.
 
 PYTHON ?= python3
-VENV := .venv
+CONSTRAINTS := constraints.txt
+VENV := .venv$(patsubst constraints%.txt,%,$(CONSTRAINTS))
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
+# What libraries say of their types differs from version to version: one set is what mypy reads.
+MYPY := $(if $(filter constraints.txt,$(CONSTRAINTS)),$(BIN)/mypy,@echo "mypy reads the versions of constraints.txt only")
 
 # An editable install follows the sources by itself; only these two files ask for a new one.
 RUN := $(VENV)/.installed
@@ -44,7 +48,7 @@ test-deep: lint
 lint: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(MYPY)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(DEV)
@@ -53,7 +57,7 @@ bench: $(DEV)
 clean:
 	rm -rf $(VENV) demo.zarr .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(RUN): pyproject.toml constraints.txt
+$(RUN): pyproject.toml $(CONSTRAINTS)
 	@echo "Installing attnsearch into $(VENV); this happens once and takes a minute or two."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -e .

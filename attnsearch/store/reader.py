@@ -41,6 +41,11 @@ from attnsearch.store.storage import Storage
 FLAGGED_SAMPLES: Final = "flagged_samples"
 """Attribute of a dataset: how many samples were committed, were not finite, and are left out."""
 
+BLOCKS: Final = "blocks"
+"""Attribute of a dataset: blocks that its scan is to have."""
+
+BLOCKS_DONE: Final = "blocks_done"
+"""Attribute of a dataset: those of them that exist; only these are read."""
 
 _SOURCE: Final = "source_scan"
 _NAMES: Final = "source_arrays"
@@ -74,7 +79,9 @@ class Source:
         """The samples."""
         samples = self.samples
         data = {
-            spec.name: lazy_array(self.storage, self.scan, self.layout, spec, self.records)
+            spec.name: lazy_array(
+                self.storage, self.scan, self.fixed, self.layout, spec, self.records
+            )
             for spec in self.layout.arrays()
         }
         variables = {
@@ -91,6 +98,7 @@ class Source:
             self.attributes,
         )
         dataset.attrs[FLAGGED_SAMPLES] = sum(len(each.flagged) for each in self.records.values())
+        dataset.attrs.update({BLOCKS: self.layout.blocks, BLOCKS_DONE: len(self.records)})
         dataset.encoding[_SOURCE] = self
         dataset.encoding[_NAMES] = {name: array.name for name, array in data.items()}
         return dataset
@@ -143,7 +151,9 @@ def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
     """One scan: coordinates in memory, data as dask arrays with one chunk a block.
 
     Samples that are flagged, because something of them was not finite, are left out; attribute
-    `flagged_samples` counts them. `name` may be left out when the store holds one scan.
+    `flagged_samples` counts them. Of a scan that is not complete the finished blocks are shown;
+    attributes `blocks` and `blocks_done` count those planned and those finished. `name` may be left
+    out when the store holds one scan.
 
     Raises:
         StoreError: there is no store or no such scan, several and no name, nothing committed yet,

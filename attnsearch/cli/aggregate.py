@@ -73,7 +73,7 @@ def aggregate(
     shares = _numbers(quantiles)
     if output is not None:
         check_parquet(output)
-    scans = open_scans(store, scan)
+    scans = open_scans(store, scan, left_out=note_left_out)
     asked: dict[str, tuple[Quantity, tuple[str, ...], tuple[Statistic, ...]]] = {}
     histograms: dict[str, Histogram] = {}
     for name, opened in scans.items():

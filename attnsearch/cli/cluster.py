@@ -84,7 +84,7 @@ def cluster(
     from attnsearch.clustering.selection import within as only
     from attnsearch.store import open_scans
 
-    scans = only(open_scans(store), within or [])
+    scans = only(open_scans(store, left_out=note_left_out), within or [])
     with opened_aggregator(scheduler) as aggregate:
         heads = signatures(scans, aggregate, options.beside(store))
     note_left_out(scans)

@@ -67,7 +67,7 @@ def score_store(
     from attnsearch import metrics
     from attnsearch.store import open_scans
 
-    scans = open_scans(store, scan)
+    scans = open_scans(store, scan, left_out=note_left_out)
     with opened_aggregator(scheduler) as aggregate:
         ranking = metrics.rank(scans, asked, aggregate, view)
         control = metrics.control(scans, asked, aggregate, view)

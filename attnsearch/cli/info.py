@@ -87,7 +87,7 @@ def _pipeline_facts(path: Path) -> dict[str, Any]:
 def _store_facts(place: Path | str) -> dict[str, Any]:
     from attnsearch.store import open_scans
 
-    scans = open_scans(place)
+    scans = open_scans(place, left_out=note_left_out)
     note_left_out(scans)
     facts: dict[str, Any] = {"kind": "store", "scans": len(scans)}
     for name, scan in scans.items():

@@ -46,7 +46,7 @@ def similar(
     if bool(to) == bool(like):
         raise ConfigError("say either --to MODEL:L2H8 or --like what it does")
     trait = Trait.parse(like) if like else None
-    scans = only(open_scans(store), within or [])
+    scans = only(open_scans(store, left_out=note_left_out), within or [])
     with opened_aggregator(scheduler) as aggregate:
         heads = signatures(scans, aggregate, options.beside(store))
     note_left_out(scans)

@@ -5,7 +5,7 @@ arrays, with fill values where an unfinished scan has no samples yet. Nothing he
 store may be read while others write to it: what is read is what was committed when it was opened.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -181,10 +181,15 @@ def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
     return dataset
 
 
-def open_scans(path: Place, name: str | None = None) -> dict[str, xr.Dataset]:
+def open_scans(
+    path: Place,
+    name: str | None = None,
+    left_out: Callable[[dict[str, xr.Dataset]], object] = lambda _: None,
+) -> dict[str, xr.Dataset]:
     """Every begun scan of a store by name, or only the one asked for; as of `open_scan`.
 
-    Scans without a finished block are left out, unless there are no others.
+    Scans without a finished block are left out, unless there are no others; `left_out` is told
+    of them.
 
     Raises:
         StoreError: as `open_scan`.
@@ -197,6 +202,8 @@ def open_scans(path: Place, name: str | None = None) -> dict[str, xr.Dataset]:
     storage = existing_storage(path)
     opened = {one: _committed(storage, one) for one in names}
     begun = {one: scan for one, scan in opened.items() if scan.sizes[SAMPLE]}
+    if begun:
+        left_out({one: scan for one, scan in opened.items() if one not in begun})
     return begun or {one: open_scan(path, one) for one in names}
 
 

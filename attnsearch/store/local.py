@@ -293,12 +293,15 @@ def _remove(path: Path) -> None:
 
 
 def _make_folders(root: Path, names: Iterable[str]) -> list[Path]:
-    """Make the folders of some files; all folders whose entries change by that or by the files."""
+    """Make the folders of some files; all folders whose entries change by that or by the files.
+
+    Never the root: where that is gone, so is the store.
+    """
     changed: dict[Path, None] = {}
     for folder in dict.fromkeys((root / name).parent for name in names):
         missing = []
         parent = folder
-        while not parent.is_dir():
+        while parent != root and not parent.is_dir():
             missing.append(parent)
             parent = parent.parent
         for each in reversed(missing):

@@ -247,7 +247,7 @@ class ScanWriter:
                     )
 
     def _check_there(self) -> None:
-        """Refuse to write where the scan is no longer. Called under a claim on a part of it."""
+        """Refuse to write where the scan is no longer; who then writes has claimed a part of it."""
         change = change_claim(self.name)
         if self._storage.size(f"{WRITING}/{change}{LOCK}") is not None:
             # Whoever it is may yet see our claim and leave the scan alone.

@@ -2,13 +2,23 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attnsearch.errors import StoreError
-from attnsearch.store import Turn, open_scan, open_scans, open_store, scan_names, verify
+from attnsearch.store import (
+    Turn,
+    make_store,
+    open_scan,
+    open_scans,
+    open_store,
+    publish,
+    scan_names,
+    verify,
+)
 from attnsearch.store import places as where
 from attnsearch.store.objects import ObjectStorage
 
@@ -123,47 +133,75 @@ def told(act):
     return ""
 
 
-@pytest.mark.parametrize("away", [move, shutil.rmtree])
-def test_it_may_go_at_any_moment_of_a_write(make, tmp_path, monkeypatch, away):
-    """And what was moved is whole where it is, and ends with the bytes of one that stayed."""
-    scan = make(samples=2, block=1, layers=1, regions=(), scores=())
-    scan.write(tmp_path / "whole")
-    whole = tree(tmp_path / "whole")
-    left = 0
+@contextmanager
+def at_moment(number, act):
+    """Something happens before the n-th operation on the disk in the block; whether it came."""
+    left, came = number, []
 
     def before(real):
         def call(*args, **kwargs):
             nonlocal left
             left -= 1
             if left == 0:
-                monkeypatch.undo()
-                away(store)
+                patch.undo()
+                act()
+                came.append(number)
             return real(*args, **kwargs)
 
         return call
 
-    for moment in range(1, 200):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("open", "fsync", "rename", "mkdir"):
+            patch.setattr(os, name, before(getattr(os, name)))
+        yield came
+
+
+@pytest.mark.parametrize("away", [move, shutil.rmtree])
+def test_it_may_go_at_any_moment_of_a_write(make, tmp_path, away):
+    """And what was moved is whole where it is, and ends with the bytes of one that stayed."""
+    scan = make(samples=2, block=1, layers=1, regions=(), scores=())
+    scan.write(tmp_path / "whole")
+    whole = tree(tmp_path / "whole")
+    for moment in range(1, 200, 2):
         store = tmp_path / str(moment) / "store"
         store.parent.mkdir()
         writer = scan.open(store)
-        left = moment
-        for name in ("open", "fsync", "rename"):
-            monkeypatch.setattr(os, name, before(getattr(os, name)))
-        said = told(lambda writer=writer: writer.write_block(1, scan.block(1)))
-        monkeypatch.undo()
-        if left > 0:
+        with at_moment(moment, lambda store=store: away(store)) as came:
+            said = told(lambda writer=writer: writer.write_block(1, scan.block(1)))
+        if not came:
             assert said == ""
             break
-        assert "is gone" in said
+        assert not said or "is gone" in said
+        assert said or moment > 20  # the last that was to be done was not needed any more
         writer.release()
         assert not store.exists()
         if away is move:
             moved = store.with_name("moved")
             assert [check.findings for check in verify(moved)] == [()]
+            assert said or 1 in scan.open(moved).committed()
             if moment % 9 == 1:
                 scan.write(moved)
                 assert tree(moved) == whole
     assert 20 < moment < 199
+
+
+def test_it_may_go_while_scans_are_copied_into_it(make, tmp_path):
+    scan = make(samples=2, block=1, layers=1, regions=(), scores=())
+    scan.write(tmp_path / "source")
+    for moment in range(1, 400, 9):
+        store = tmp_path / str(moment) / "store"
+        store.parent.mkdir()
+        make_store(store)
+        with at_moment(moment, lambda store=store: move(store)) as came:
+            said = told(lambda store=store: publish(tmp_path / "source", store))
+        if not came:
+            break
+        for place in (store, store.with_name("moved")):
+            # It went before it was looked for, and a whole one was made, or there is none.
+            checks = verify(place) if place.exists() else []
+            assert not [each for check in checks for each in check.findings if each.damage]
+        assert said or not store.exists() or scan_names(store) == ["model"]
+    assert 100 < moment < 391
 
 
 def test_a_store_in_an_object_store_may_go_too(scan, monkeypatch):

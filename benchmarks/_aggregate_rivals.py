@@ -190,7 +190,7 @@ def _read_all(store: Path, *, decode: bool) -> None:
     spec = next(spec for spec in source.layout.arrays() if spec.name == "sketch")
     number = [str(name) for name in scan["branch"].to_numpy()].index(BRANCH)
     place = [str(name) for name in scan["role"].to_numpy()].index(ROLE)
-    reader = BlockReader(source.storage, NAME, spec)
+    reader = BlockReader(source.storage, NAME, source.fixed.fingerprint, spec)
     inside = [np.arange(size) for size in spec.shape[1:]]
     inside[1], inside[4] = np.array([number]), np.array([place])
     values = np.empty((source.layout.block, *map(len, inside)), np.float16)

@@ -17,6 +17,7 @@ from attnsearch.cli.rank import rank
 from attnsearch.cli.scan import scan
 from attnsearch.cli.similar import similar
 from attnsearch.cli.steer import steer
+from attnsearch.cli.store import store
 from attnsearch.cli.train import train
 from attnsearch.cli.verify import verify
 from attnsearch.cli.zoo import zoo
@@ -38,6 +39,7 @@ for _command in (
     info,
 ):
     app.command()(_command)
+app.add_typer(store, name="store")
 app.add_typer(zoo, name="zoo")
 
 

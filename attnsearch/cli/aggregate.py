@@ -10,7 +10,7 @@ import typer
 
 from attnsearch.axes import Branch
 from attnsearch.cli import options
-from attnsearch.cli.console import note, note_left_out, print_json, print_table
+from attnsearch.cli.console import blocks_of, note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import ConfigError
 
@@ -73,7 +73,7 @@ def aggregate(
     shares = _numbers(quantiles)
     if output is not None:
         check_parquet(output)
-    scans = open_scans(store, scan)
+    scans = open_scans(store, scan, left_out=note_left_out)
     asked: dict[str, tuple[Quantity, tuple[str, ...], tuple[Statistic, ...]]] = {}
     histograms: dict[str, Histogram] = {}
     for name, opened in scans.items():
@@ -101,7 +101,7 @@ def aggregate(
         write_parquet(output, table, facts)
         note(f"{len(table['count']):,} rows in {output}")
     elif as_json:
-        print_json(_records(table))
+        print_json([row | blocks_of([scans[row["model"]]]) for row in _records(table)])
     else:
         _print(table, top, f"{quantity} in {options.store_name(store)}")
 

@@ -50,10 +50,11 @@ def ask(
     asked = metrics.parse(question)
     view = heads.view_of(over, noise, where, by)
     heads.check_output(output)
-    answers, control = heads.score_store(store, scan, asked, view, scheduler)
+    answers, control, scans = heads.score_store(store, scan, asked, view, scheduler)
     heads.show(
         answers,
         control,
+        scans,
         title=f"{question} in {options.store_name(store)}",
         view=view,
         top=top,

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note, note_left_out, print_json, print_table
+from attnsearch.cli.console import blocks_of, note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 
 if TYPE_CHECKING:
@@ -84,13 +84,14 @@ def cluster(
     from attnsearch.clustering.selection import within as only
     from attnsearch.store import open_scans
 
-    scans = only(open_scans(store), within or [])
+    scans = only(open_scans(store, left_out=note_left_out), within or [])
     with opened_aggregator(scheduler) as aggregate:
         heads = signatures(scans, aggregate, options.beside(store))
     note_left_out(scans)
+    compared = [scans[model] for model in dict.fromkeys(map(str, heads["model"].values))]
     vectors = standardised(heads)
     if behaviours is not None:
-        _print_behaviours(vectors, heads, behaviours, as_json)
+        _print_behaviours(vectors, heads, behaviours, blocks_of(compared) if as_json else None)
         return
     families = find_families(vectors, list(heads["model"].values))
     encoders = {name: facts(name, scan).get("encoder", "?") for name, scan in scans.items()}
@@ -99,7 +100,7 @@ def cluster(
         _draw(picture, vectors, heads, families, rows, encoders)
     rows = rows[:top]
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json([asdict(row) | blocks_of(compared) for row in rows])
     elif not rows:
         note("no families: no heads of different models are more alike than unrelated heads")
     else:
@@ -211,7 +212,10 @@ def _draw(
     note(f"all heads: {path}")
 
 
-def _print_behaviours(vectors: "Floats", heads: "xr.Dataset", number: str, as_json: bool) -> None:
+def _print_behaviours(
+    vectors: "Floats", heads: "xr.Dataset", number: str, json_blocks: dict[str, int] | None
+) -> None:
+    """A table; JSON where it is told the blocks of the scans."""
     from attnsearch.clustering import find_behaviours
     from attnsearch.clustering.profiles import best_name, profiles
     from attnsearch.errors import ConfigError
@@ -239,9 +243,9 @@ def _print_behaviours(vectors: "Floats", heads: "xr.Dataset", number: str, as_js
                 "members": [str(address) for address in heads["address"].values[members]],
             }
         )
-    if as_json:
+    if json_blocks is not None:
         stability = {str(k): round(value, 4) for k, value in found.stability.items()}
-        print_json({"behaviours": rows, "stability": stability})
+        print_json({"behaviours": rows, "stability": stability} | json_blocks)
         return
     columns = ["behaviour", "name", "heads", "models", "agreement", "exemplar"]
     print_table(

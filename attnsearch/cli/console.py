@@ -5,7 +5,7 @@ What is printed may come from files of anyone, so it is one line, or one cell, o
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,24 @@ def note(message: str) -> None:
     typer.secho(one_line(message), err=True)
 
 
+def blocks_of(scans: Iterable["xr.Dataset"]) -> dict[str, int]:
+    """Blocks that scans are to have and those that are done, as every row of JSON says them."""
+    sums = {"blocks": 0, "blocks_done": 0}
+    for scan in scans:
+        for name in sums:
+            sums[name] += scan.attrs[name]
+    return sums
+
+
 def note_left_out(scans: Mapping[str, "xr.Dataset"]) -> None:
-    """News of the samples that scans keep out of everything."""
+    """News of what is left out of everything: blocks not done yet, samples that are not finite."""
     for name, scan in scans.items():
+        blocks = blocks_of([scan])
+        if blocks["blocks_done"] < blocks["blocks"]:
+            note(
+                f"{name}: {blocks['blocks_done']} of {blocks['blocks']} blocks; "
+                "the scan is not complete"
+            )
         if flagged := scan.attrs.get("flagged_samples", 0):
             sampled = flagged + scan.sizes["sample"]
             note(f"{name}: {flagged} of {sampled} samples were not finite and are left out")

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from attnsearch.cli.console import note, note_left_out, print_json, print_table
+from attnsearch.cli.console import blocks_of, note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import ConfigError, MetricError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from attnsearch.metrics import Control, Question, RankedHead, View
 
 Over = Annotated[
@@ -60,17 +62,17 @@ def view_of(over: str, noise: str | None, where: str | None, by: str | None) -> 
 
 def score_store(
     store: str, scan: str | None, asked: "Question", view: "View", scheduler: str
-) -> "tuple[list[RankedHead], Control | None]":
-    """The heads of the scans of a store, best first, and what controls beside them score."""
+) -> "tuple[list[RankedHead], Control | None, dict[str, xr.Dataset]]":
+    """The heads of a store, best first, what controls beside them score, and the scans."""
     from attnsearch import metrics
     from attnsearch.store import open_scans
 
-    scans = open_scans(store, scan)
+    scans = open_scans(store, scan, left_out=note_left_out)
     with opened_aggregator(scheduler) as aggregate:
         ranking = metrics.rank(scans, asked, aggregate, view)
         control = metrics.control(scans, asked, aggregate, view)
     note_left_out(scans)
-    return ranking, control
+    return ranking, control, scans
 
 
 def check_output(output: Path | None) -> None:
@@ -82,6 +84,7 @@ def check_output(output: Path | None) -> None:
 def show(
     ranking: "Sequence[RankedHead]",
     control: "Control | None",
+    scans: "dict[str, xr.Dataset]",
     *,
     title: str,
     view: "View",
@@ -94,7 +97,7 @@ def show(
     if output is not None:
         _write(output, ranking, title)
     if as_json:
-        print_json([asdict(row) for row in ranking[:top]])
+        print_json([asdict(row) | blocks_of([scans[row.model]]) for row in ranking[:top]])
     elif as_map:
         _print_maps(ranking)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table
+from attnsearch.cli.console import blocks_of, note_left_out, print_json, print_table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,6 +45,8 @@ def _facts(place: str) -> dict[str, Any]:
     if "://" in place:
         return _store_facts(place)
     path = Path(place)
+    if path.is_symlink() and not path.exists():
+        return _store_facts(path)  # which says where the link leads
     if not path.is_dir():
         return _checkpoint_facts(path)
     # `is_pipeline` would ask the same, and import torch, which a store does without.
@@ -93,7 +95,8 @@ def _pipeline_facts(path: Path) -> dict[str, Any]:
 def _store_facts(place: Path | str) -> dict[str, Any]:
     from attnsearch.store import open_scans
 
-    scans = open_scans(place)
+    scans = open_scans(place, left_out=note_left_out)
+    note_left_out(scans)
     facts: dict[str, Any] = {"kind": "store", "scans": len(scans)}
     for name, scan in scans.items():
         sizes = scan["sketch"].sizes
@@ -102,6 +105,7 @@ def _store_facts(place: Path | str) -> dict[str, Any]:
         facts[name] = (
             f"{maps:,} maps of {samples} samples, {sizes['layer']} layers x {sizes['head']} heads"
         )
+        facts |= {f"{name} {what}": count for what, count in blocks_of([scan]).items()}
         if flagged := scan.attrs["flagged_samples"]:
             facts[f"{name} flagged"] = f"{flagged} more samples, not finite and left out"
         facts |= {f"{name} {what}": value for what, value in _basis_facts(scan).items()}

@@ -79,12 +79,13 @@ def rank(
 
         asked = metrics.parse(metric)
         store = _only_store(paths, metric)
-        ranking, control = heads.score_store(store, scan, asked, view, scheduler)
+        ranking, control, scans = heads.score_store(store, scan, asked, view, scheduler)
         if picture is not None:
             _draw(picture, store, ranking[0])
         heads.show(
             ranking,
             control,
+            scans,
             title=f"{metric} heads of {options.store_name(store)}",
             view=view,
             top=top,

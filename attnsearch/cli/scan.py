@@ -8,7 +8,7 @@ import typer
 from attnsearch.cli import options
 from attnsearch.cli.console import human_bytes, note, note_left_out, print_json, progress
 from attnsearch.cli.running import opened_runner
-from attnsearch.errors import ConfigError
+from attnsearch.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from attnsearch.scanning import ScanPlan, ScanRequest, Subject
@@ -140,6 +140,7 @@ def _scan_here(requests: "list[ScanRequest]", store: str) -> None:
 def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> None:
     """All models, by the workers of a scheduler."""
     from attnsearch import scanning
+    from attnsearch.store import make_store
 
     plans = [request.open()[1] for request in requests]
     tasks = [
@@ -149,6 +150,7 @@ def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> No
     ]
     with opened_runner(scheduler) as runner, progress("scanning", len(tasks), "parts") as advance:
         _announce(plans)
+        make_store(store)
         scanning.run_tasks(tasks, runner, advance)
     for plan in plans:
         _conclude(plan, store)
@@ -163,10 +165,17 @@ def _announce(plans: "list[ScanPlan]") -> None:
 
 
 def _conclude(plan: "ScanPlan", store: str) -> None:
-    from attnsearch.store import open_scan
+    from attnsearch.store import BLOCKS, BLOCKS_DONE, open_scan
 
+    opened = open_scan(store, plan.name)
+    done, blocks = opened.attrs[BLOCKS_DONE], opened.attrs[BLOCKS]
+    if done < blocks:
+        raise StoreError(
+            f"scan {plan.name} in {store} is not complete: {done} of {blocks} blocks; "
+            "run the same command again"
+        )
     note(f"scan {plan.name} is complete in {store}")
-    note_left_out({plan.name: open_scan(store, plan.name)})
+    note_left_out({plan.name: opened})
 
 
 def _cost(subject: "Subject", plan: "ScanPlan") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note_left_out, print_json, print_table
+from attnsearch.cli.console import blocks_of, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import ConfigError, MetricError
 
@@ -46,7 +46,7 @@ def similar(
     if bool(to) == bool(like):
         raise ConfigError("say either --to MODEL:L2H8 or --like what it does")
     trait = Trait.parse(like) if like else None
-    scans = only(open_scans(store), within or [])
+    scans = only(open_scans(store, left_out=note_left_out), within or [])
     with opened_aggregator(scheduler) as aggregate:
         heads = signatures(scans, aggregate, options.beside(store))
     note_left_out(scans)
@@ -66,7 +66,8 @@ def similar(
         or (other != asked and not (elsewhere and models[other] == models[asked]))
     ][:top]
     if as_json:
-        print_json(rows)
+        of_head = {str(head): scans[str(model)] for head, model in zip(names, models, strict=True)}
+        print_json([row | blocks_of([of_head[str(row["head"])]]) for row in rows])
         return
     cells = [[str(row["head"]), f"{row['cosine']:+.3f}"] for row in rows]
     print_table(["head", "cosine"], cells, title=f"heads like {trait or to}", words=["head"])

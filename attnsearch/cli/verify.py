@@ -14,7 +14,11 @@ def verify(
     store: options.Store,
     scan: options.Scan = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Drop damaged blocks; the next scan redoes them.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Drop damaged blocks, which the next scan redoes; list the scans anew.",
+        ),
     ] = False,
     scheduler: options.Scheduler = "threads",
     as_json: options.Json = False,
@@ -25,8 +29,11 @@ def verify(
     attention to all roles must add up to one, entropies, peaks and energies must be possible, and
     nothing may be NaN but the samples that are flagged as such.
 
-    Exit code 0 if all is well, or was repaired; 2 if something is damaged. `--repair` drops what
+    Exit code 0 if nothing is damaged, or was repaired; 2 if something is. `--repair` drops what
     is damaged; scanning again, with the command that made the scan, brings it back.
+
+    A scan that was removed or renamed with plain tools is no damage. The list of scans in the
+    store's zarr.json, by which other programs find them, is then out of date; `--repair` mends it.
 
     Example: attnsearch verify maps.zarr --repair
     """
@@ -35,7 +42,8 @@ def verify(
     blocks = stores.count_blocks(store, scan)
     with opened_runner(scheduler) as runner, progress("checking", blocks, "blocks") as advance:
         checks = stores.verify(store, scan, advance, runner)
-    damaged = [(check.scan, finding) for check in checks for finding in check.findings]
+    found = [(check.scan, finding) for check in checks for finding in check.findings]
+    damaged = [finding for _, finding in found if finding.damage]
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
@@ -55,15 +63,23 @@ def verify(
             title=options.store_name(store),
             words=["scan"],
         )
-        for name, finding in damaged:
+        for name, finding in found:
             block = "metadata" if finding.block is None else f"block {finding.block}"
             note(f"{name or options.store_name(store)}, {block}: {finding.what}")
+    if not repair:
+        if damaged:
+            fail(f"{store} is damaged: {len(damaged)} findings; --repair drops the damaged blocks")
+            raise typer.Exit(2)
+        if found:
+            note("nothing is damaged; --repair writes the list anew")
+        return
+    if not found:
+        return
+    dropped = stores.repair(store, checks)
+    if len(damaged) < len(found):
+        note("the list of scans is written anew")
     if not damaged:
         return
-    if not repair:
-        fail(f"{store} is damaged: {len(damaged)} findings; --repair drops the damaged blocks")
-        raise typer.Exit(2)
-    dropped = stores.repair(store, checks)
     left = [check.scan for check in stores.verify(store, scan) if check.findings]
     note(f"{dropped} blocks dropped; the scans' own commands bring back what is missing")
     if left:

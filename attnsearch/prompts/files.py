@@ -1,4 +1,4 @@
-"""Files of prompts, one a line: `.jsonl` as `jsonl` describes, any other as `template` does.
+"""Files of prompts, one a line: `.jsonl` as `jsonl` describes, text as `template` does.
 
 Such files come from anywhere, so their size is bounded before they are understood. Lines that are
 captions of the two-object task are understood by `scanning.plan`, and read here too.
@@ -14,6 +14,13 @@ from attnsearch.prompts.jsonl import parse_json
 from attnsearch.prompts.prompt import Prompt
 from attnsearch.prompts.template import parse_template
 
+_OTHER_FORMS: Final = {
+    ".json": "one JSON document",
+    ".csv": "a table",
+    ".tsv": "a table",
+}
+"""What is not read, and would be taken for prompts, line by line."""
+
 MAX_BYTES: Final = 64 * 2**20
 MAX_LINE: Final = 100_000
 """Characters."""
@@ -27,8 +34,8 @@ def read_prompts(path: Path | str) -> list[Prompt]:
     no part of it.
 
     Raises:
-        PromptError: the file cannot be read, is larger than the limits, holds no prompt, or a
-            line is none; the message names file and line.
+        PromptError: the file is of another form, cannot be read, is larger than the limits, holds
+            no prompt, or a line is none; the message names file and line.
     """
     path = Path(path)
     is_json = path.suffix.lower() == ".jsonl"
@@ -52,8 +59,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file in UTF-8 that are not blank, by number from 1, without outer blanks.
 
     Raises:
-        PromptError: the file cannot be read, or it or a line of it is larger than the limits.
+        PromptError: the file is of another form or cannot be read, or it or a line of it is larger
+            than the limits.
     """
+    if form := _OTHER_FORMS.get(path.suffix.lower()):
+        raise PromptError(
+            f"{path} is {form}; prompts are read from lines of text (.txt) or JSON lines (.jsonl), "
+            "one prompt a line"
+        )
     for number, raw in enumerate(_read(path).split(b"\n"), start=1):
         try:
             line = _decode(raw)

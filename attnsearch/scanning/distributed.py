@@ -72,7 +72,7 @@ class ScanRequest:
 
 
 def scan_tasks(request: ScanRequest, plan: ScanPlan, store: Place) -> list[Delayed]:
-    """The tasks of a scan, some blocks each. `plan` is that of the request."""
+    """The tasks of a scan, some blocks each. `plan` is that of the request; the store is there."""
     place = store if isinstance(store, str) and "://" in store else Path(store).absolute()
     carry_out = delayed(_carry_out, pure=False)
     return [

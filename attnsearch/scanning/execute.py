@@ -33,9 +33,10 @@ def execute_plan(
     `advance` is told the number of maps done: at once those found in the store, then block by
     block, from the thread that writes for those of this process. `news` is told in words what is
     out of the ordinary: that it waits for another process, or paints fewer samples at once.
+    A store is made if need be, but not for some blocks alone: others are in it already.
 
     Raises:
-        StoreError: the store cannot be written, or holds a different scan of that name.
+        StoreError: the store cannot be written, holds a different scan of that name, or is gone.
         AttnsearchError: the weights are not usable, or sampling does not go as planned.
     """
     layout = plan.layout
@@ -43,7 +44,14 @@ def execute_plan(
     painter = Painter(plan, subject, news)
     maps_per_sample = layout.maps // layout.samples
     with (
-        ScanWriter.open(store, plan.name, layout, plan.coordinates, plan.attributes) as writer,
+        ScanWriter.open(
+            store,
+            plan.name,
+            layout,
+            plan.coordinates,
+            plan.attributes,
+            store_is_there=blocks is not None,
+        ) as writer,
         ThreadPoolExecutor(max_workers=1) as disk,
     ):
 

@@ -1,13 +1,17 @@
 """Scans on disk: Zarr v3 stores that xarray opens without us.
 
 `schema` says what a scan holds, `writer` writes it block by block, `reader` opens it lazily,
-`verify` checks it. Whatever is written passes through `local`, so that it lasts.
+`verify` checks it, `management` removes it or gives it another name. Whatever is written passes
+through `local`, so that it lasts.
 """
 
 from attnsearch.store.coordinates import COORDINATES
+from attnsearch.store.management import make_store, remove, rename
 from attnsearch.store.places import Place
 from attnsearch.store.publication import publish
 from attnsearch.store.reader import (
+    BLOCKS,
+    BLOCKS_DONE,
     FLAGGED_SAMPLES,
     layout_of,
     open_scan,
@@ -27,6 +31,8 @@ from attnsearch.store.verification import Finding, ScanCheck, count_blocks, repa
 from attnsearch.store.writer import ScanWriter, Turn
 
 __all__ = [
+    "BLOCKS",
+    "BLOCKS_DONE",
     "COORDINATES",
     "FLAGGED",
     "FLAGGED_SAMPLES",
@@ -42,10 +48,13 @@ __all__ = [
     "Turn",
     "count_blocks",
     "layout_of",
+    "make_store",
     "open_scan",
     "open_scans",
     "open_store",
     "publish",
+    "remove",
+    "rename",
     "repair",
     "scan_names",
     "verify",

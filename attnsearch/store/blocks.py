@@ -16,8 +16,10 @@ import numpy as np
 from numcodecs.zstd import decompress
 from numpy.typing import NDArray
 
+from attnsearch.errors import StoreError
 from attnsearch.store.groups import damaged
 from attnsearch.store.ledger import FileMark
+from attnsearch.store.presence import check_there, gone_first
 from attnsearch.store.schema import ArraySpec
 from attnsearch.store.storage import Storage
 
@@ -31,9 +33,11 @@ _CHECKSUM_BYTES: Final = 4
 class BlockReader:
     """Reads one array of one scan, block by block."""
 
-    def __init__(self, storage: Storage, scan: str, spec: ArraySpec) -> None:
+    def __init__(self, storage: Storage, scan: str, fingerprint: int, spec: ArraySpec) -> None:
+        """`fingerprint` is of the fixed record of the scan."""
         self._storage = storage
         self._scan = scan
+        self._fingerprint = fingerprint
         self._spec = spec
         self._dtype = np.dtype(spec.dtype).newbyteorder("<")
         whole = spec.shards or spec.chunks
@@ -50,17 +54,19 @@ class BlockReader:
         `out` is [row, *wanted] in the type of the array.
 
         Raises:
-            StoreError: the file is missing or is not what was written.
+            StoreError: the scan is gone, or the file is missing or is not what was written.
             OSError: it cannot be read.
         """
         name = f"{self._scan}/{self._spec.file(block)}"
         size = self._storage.size(name)
         if size != mark.size:
+            check_there(self._storage, self._scan, self._fingerprint)
             found = "is missing" if size is None else f"has {size} bytes, not {mark.size}"
             raise damaged(self._storage, name, found)
         try:
-            self._read(name, mark.size, rows, wanted, out)
-        except (OSError, MemoryError):
+            with gone_first(self._storage, self._scan, self._fingerprint):
+                self._read(name, mark.size, rows, wanted, out)
+        except (StoreError, OSError, MemoryError):
             raise
         except Exception as error:  # whatever decoders raise
             raise damaged(self._storage, name, "cannot be decoded") from error

@@ -19,7 +19,7 @@ from attnsearch.store.schema import ScanLayout
 from attnsearch.store.storage import Claim, Storage
 
 _OURS: Final = re.compile(r"zarr\.json|ledger/[^/]+|[a-z][a-z0-9_]*/(zarr\.json|c(\.\d+)*)")
-"""Files, relative to a scan, that a creation may have left."""
+"""Files of a scan, relative to its folder."""
 
 
 def ensure_scan(
@@ -68,10 +68,7 @@ def _make(
 
     If there are blocks, the record was damaged; then it must be theirs.
     """
-    left = storage.names(scan)
-    strange = [name for name in left if not _OURS.fullmatch(name.removeprefix(f"{scan}/"))]
-    if strange:
-        raise StoreError(f"{storage}/{scan} is no scan: it holds {strange[0][:200]}")
+    left = names_of_scan(storage, scan)
     found = fingerprints(storage, scan)
     if found - {record.fingerprint}:
         raise StoreError(
@@ -82,6 +79,19 @@ def _make(
         claim.delete(left)
     claim.write({f"{scan}/{name}": data for name, data in files.items()})
     claim.write({f"{scan}/{FIXED}": record.line()})
+
+
+def names_of_scan(storage: Storage, scan: str) -> list[str]:
+    """Every file in the folder of a scan, or of what may become one or is left of one.
+
+    Raises:
+        StoreError: one of them is none of a scan's.
+    """
+    names = storage.names(scan)
+    strange = [name for name in names if not _OURS.fullmatch(name.removeprefix(f"{scan}/"))]
+    if strange:
+        raise StoreError(f"{storage}/{scan} is no scan: it holds {strange[0][:200]}")
+    return names
 
 
 def _check_same(

@@ -7,7 +7,7 @@ every byte is determined by the content.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -138,9 +138,31 @@ def encode_root(storage: Storage, scans: Iterable[str]) -> bytes:
     return _encode_group({SCHEMA_ATTRIBUTE: SCHEMA_VERSION}, members)
 
 
-def write_root(storage: Storage, claim: Claim) -> None:
-    """Bring the metadata of a store's root up to date. Nobody else may."""
-    data = encode_root(storage, scan_folders(storage))
+def listed_scans(storage: Storage) -> list[str] | None:
+    """The scans that the metadata of a store's root list, be they there or not.
+
+    None where the metadata are not what `write_root` wrote when they were.
+    """
+    metadata = _load(storage, METADATA_NAME)
+    try:
+        members = dict(metadata["consolidated_metadata"]["metadata"])
+        whole = _encode_group(metadata["attributes"], members) == storage.read(METADATA_NAME)
+    except (TypeError, KeyError, ValueError):
+        return None
+    listed = [name for name in members if "/" not in name]
+    there = [name for name in scan_folders(storage) if name in listed]
+    kept = {name: value for name, value in members.items() if name.split("/")[0] in there}
+    same = _encode_group(metadata["attributes"], kept) == encode_root(storage, there)
+    stray = any(name.split("/")[0] not in listed for name in members)
+    return listed if whole and same and not stray else None
+
+
+def write_root(storage: Storage, claim: Claim, without: Collection[str] = ()) -> None:
+    """Bring the metadata of a store's root up to date. Nobody else may.
+
+    Scans in `without`, which are about to go, are left out.
+    """
+    data = encode_root(storage, [each for each in scan_folders(storage) if each not in without])
     if storage.read(METADATA_NAME) != data:
         claim.write({METADATA_NAME: data})
 

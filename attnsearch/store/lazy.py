@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnsearch.store.blocks import BlockReader
-from attnsearch.store.ledger import BlockRecord
+from attnsearch.store.ledger import BlockRecord, FixedRecord
 from attnsearch.store.schema import ArraySpec, ScanLayout
 from attnsearch.store.storage import Storage
 
@@ -37,15 +37,16 @@ def shown_samples(layout: ScanLayout, records: Mapping[int, BlockRecord]) -> NDA
 def lazy_array(
     storage: Storage,
     scan: str,
+    fixed: FixedRecord,
     layout: ScanLayout,
     spec: ArraySpec,
     records: Mapping[int, BlockRecord],
 ) -> da.Array:
     """An array of a scan restricted to `shown_samples`, one chunk some whole blocks.
 
-    Computing it raises StoreError where a file is missing or damaged.
+    Computing it raises StoreError where the scan is gone, or a file is missing or damaged.
     """
-    array = _StoredArray(storage, scan, layout, spec, records)
+    array = _StoredArray(storage, scan, fixed, layout, spec, records)
     chunks = (_pieces(layout, records), *spec.shape[1:])
     if not chunks[0]:
         return da.empty((0, *spec.shape[1:]), dtype=spec.dtype, chunks=(0, *spec.shape[1:]))
@@ -73,12 +74,13 @@ class _StoredArray:
         self,
         storage: Storage,
         scan: str,
+        fixed: FixedRecord,
         layout: ScanLayout,
         spec: ArraySpec,
         records: Mapping[int, BlockRecord],
     ) -> None:
-        self._reader = BlockReader(storage, scan, spec)
-        self._where = (str(storage), scan, spec.name)
+        self._reader = BlockReader(storage, scan, fixed.fingerprint, spec)
+        self._where = (storage.place, scan, spec.name)
         self._block = layout.block
         self._marks = {block: record.files[spec.file(block)] for block, record in records.items()}
         self._rows = shown_samples(layout, records)

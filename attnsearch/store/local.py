@@ -8,9 +8,11 @@ file that nobody locks is a dead one's. Nothing here looks at a clock.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from errno import ENOENT
 from pathlib import Path
 from stat import S_ISREG
 from typing import Final
@@ -18,7 +20,7 @@ from typing import Final
 from zarr.storage import LocalStore
 
 from attnsearch.cleanup import on_error
-from attnsearch.store.storage import DERIVED, LOCK, WRITING, Holder, held
+from attnsearch.store.storage import DERIVED, LOCK, PART, WRITING, Holder, held
 
 _HIDDEN: Final = (WRITING, DERIVED)
 _FORCED_AT_ONCE: Final = 16
@@ -26,18 +28,26 @@ _PIECE: Final = 2**20
 
 
 class LocalStorage:
-    """The folder `root`, which need not exist before the first claim; its parent must."""
+    """The folder `root`, which need not exist before the first claim; its parent must.
+
+    Once it was there it is not made again: a store that was moved is not to come up anew, empty,
+    where it was.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.derived: Path | None = root / DERIVED
+        # Where a relative path leads is settled here, and not by where the process goes later.
+        self.root = root.absolute()
+        self.derived: Path | None = self.root / DERIVED
+        self.place = str(self.root)
+        self._called = str(root)
+        self._was_there = self.root.is_dir()
 
     def __str__(self) -> str:
-        return str(self.root)
+        return self._called
 
     def __reduce__(self) -> tuple[type["LocalStorage"], tuple[Path]]:
         # Processes elsewhere have working folders of their own.
-        return LocalStorage, (self.root.absolute(),)
+        return LocalStorage, (self.root,)
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none. See `Storage`."""
@@ -88,7 +98,7 @@ class LocalStorage:
     def claim(self, name: str) -> "LocalClaim | Holder":
         """A claim on a name, or who holds it."""
         lock = self._lock_path(name)
-        descriptor = _take(lock, wait=False)
+        descriptor = self._take(lock, wait=False)
         if descriptor is not None:
             return self._begin(lock, descriptor)
         return Holder.parse(self.read(f"{WRITING}/{lock.name}") or b"")
@@ -97,10 +107,18 @@ class LocalStorage:
     def waited_claim(self, name: str) -> Iterator["LocalClaim"]:
         """A claim as soon as nobody else holds it."""
         lock = self._lock_path(name)
-        descriptor = _take(lock, wait=True)
+        descriptor = self._take(lock, wait=True)
         assert descriptor is not None
         with held(self._begin(lock, descriptor)) as claim:
             yield claim
+
+    def claims(self, prefix: str) -> list[str]:
+        """Claims whose name begins so; see `Storage`."""
+        with suppress(FileNotFoundError):
+            entries = os.listdir(self.root / WRITING)
+            names = (entry.removesuffix(LOCK) for entry in entries if entry.endswith(LOCK))
+            return sorted(name for name in names if name.startswith(prefix))
+        return []
 
     def sweep(self, prefix: str) -> None:
         """Remove what dead processes left of claims whose name begins so."""
@@ -120,12 +138,17 @@ class LocalStorage:
     def _lock_path(self, name: str) -> Path:
         return self.root / WRITING / (name + LOCK)
 
+    def _take(self, lock: Path, *, wait: bool) -> int | None:
+        descriptor = _take(lock, wait=wait, root_too=not self._was_there)
+        self._was_there = True
+        return descriptor
+
     def _begin(self, lock: Path, descriptor: int) -> "LocalClaim":
         """Say who holds the claim, and clear away what a holder that died left of it."""
         claim = LocalClaim(self.root, lock, descriptor)
         with on_error(claim.release):
             for left in _unplaced(lock):
-                left.unlink()
+                _remove(left)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, Holder.here().line(), 0)
         return claim
@@ -141,12 +164,13 @@ class LocalClaim:
 
     def write(self, files: Mapping[str, bytes]) -> None:
         """Give files these bytes; see `Claim`."""
+        self._check()
         unplaced = {self._lock.with_suffix(f".{number}"): name for number, name in enumerate(files)}
         try:
             for path, name in unplaced.items():
                 _write(path, files[name])
             _force(unplaced)
-            folders = _make_folders(self._root, files)
+            folders = self._folders(files)
             for path, name in unplaced.items():
                 path.rename(self._root / name)
             _force(folders)
@@ -158,6 +182,7 @@ class LocalClaim:
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, those that exist; see `Claim`."""
+        self._check()
         folders: dict[Path, None] = {}
         for name in names:
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -165,6 +190,36 @@ class LocalClaim:
                 path.unlink()
                 folders[path.parent] = None
         _force(folders)
+
+    def rename(self, folder: str, to: str, order: Sequence[Sequence[str]]) -> None:
+        """Give a folder in the root another name, at once; see `Claim`."""
+        self._check()
+        (self._root / folder).rename(self._root / to)
+        _force([self._root])
+
+    def remove(self, folder: str, order: Sequence[Sequence[str]]) -> None:
+        """Remove a folder in the root, at once; see `Claim`."""
+        self._check()
+        # Out of the store in one step. A process that dies after it leaves something unplaced,
+        # which goes with the next claim of the name.
+        unplaced = self._lock.with_suffix(".0")
+        (self._root / folder).rename(unplaced)
+        _force([self._root, unplaced.parent])
+        _remove(unplaced)
+
+    def _check(self) -> None:
+        """Refuse to change anything once the store is not where the claim was taken."""
+        if not _is_at(self._descriptor, self._lock):
+            name = f"{WRITING}/{self._lock.name}"
+            raise FileNotFoundError(
+                ENOENT, f"the claim {name} is gone, as where a store was moved", str(self._lock)
+            )
+
+    def _folders(self, files: Iterable[str]) -> list[Path]:
+        """The folders whose entries change by files, made where this claim may."""
+        if PART in self._lock.stem:
+            return list(dict.fromkeys((self._root / name).parent for name in files))
+        return _make_folders(self._root, files)
 
     def release(self) -> None:
         """Let go of the name; see `Claim`."""
@@ -176,14 +231,19 @@ class LocalClaim:
             steps.callback(self._lock.unlink, missing_ok=True)
 
 
-def _take(lock: Path, *, wait: bool) -> int | None:
-    """The descriptor of a lock file that is now ours; None where another process has it."""
+def _take(lock: Path, *, wait: bool, root_too: bool) -> int | None:
+    """The descriptor of a lock file that is now ours; None where another process has it.
+
+    Its folder is made where there is none, and the one that is in only with `root_too`.
+    """
     while True:
         try:
             # Not `exist_ok`, which fails where the folder is gone again when it looks.
             with suppress(FileExistsError):
                 lock.parent.mkdir()
         except FileNotFoundError:
+            if not root_too:
+                raise
             lock.parent.parent.mkdir(exist_ok=True)
             _force([lock.parent.parent.parent])
             continue
@@ -235,13 +295,24 @@ def _unless_absent(error: OSError) -> None:
         raise error
 
 
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _make_folders(root: Path, names: Iterable[str]) -> list[Path]:
-    """Make the folders of some files; all folders whose entries change by that or by the files."""
+    """Make the folders of some files; all folders whose entries change by that or by the files.
+
+    Never the root: where that is gone, so is the store.
+    """
     changed: dict[Path, None] = {}
     for folder in dict.fromkeys((root / name).parent for name in names):
         missing = []
         parent = folder
-        while not parent.is_dir():
+        while parent != root and not parent.is_dir():
             missing.append(parent)
             parent = parent.parent
         for each in reversed(missing):

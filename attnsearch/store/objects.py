@@ -46,6 +46,7 @@ class ObjectStorage:
         """`store` is one of obstore's, `url` is what a user calls it."""
         self._store = store
         self._url = url
+        self.place = url
 
     def __str__(self) -> str:
         return self._url
@@ -148,18 +149,21 @@ class ObjectStorage:
         with held(claim):
             yield claim
 
-    def sweep(self, prefix: str) -> None:
-        """Remove claims of dead processes of this machine whose name begins so."""
+    def claims(self, prefix: str) -> list[str]:
+        """Claims whose name begins so; see `Storage`."""
         import obstore
 
         with _os_errors():
             found = obstore.list(self._store, prefix=WRITING).collect()
-        for each in found:
-            name = str(each["path"]).removeprefix(f"{WRITING}/").removesuffix(LOCK)
-            if name.startswith(prefix):
-                claim = self.claim(name)
-                if isinstance(claim, ObjectClaim):
-                    claim.release()
+        names = [str(each["path"]).removeprefix(f"{WRITING}/").removesuffix(LOCK) for each in found]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def sweep(self, prefix: str) -> None:
+        """Remove claims of dead processes of this machine whose name begins so."""
+        for name in self.claims(prefix):
+            claim = self.claim(name)
+            if isinstance(claim, ObjectClaim):
+                claim.release()
 
     def zarr_store(self) -> Any:
         """The same place as Zarr reads it."""
@@ -185,6 +189,20 @@ class ObjectClaim:
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects, those that exist."""
         _at_once([partial(_delete, self._store, name) for name in names])
+
+    def rename(self, folder: str, to: str, order: Sequence[Sequence[str]]) -> None:
+        """Copy the objects under a prefix to another and remove them; see `Claim`."""
+        import obstore
+
+        for group in order:
+            copies = ((name, to + name.removeprefix(folder)) for name in group)
+            _at_once([partial(obstore.copy, self._store, name, copy) for name, copy in copies])
+        self.remove(folder, order)
+
+    def remove(self, folder: str, order: Sequence[Sequence[str]]) -> None:
+        """Remove the objects under a prefix; see `Claim`."""
+        for group in reversed(order):
+            self.delete(group)
 
     def release(self) -> None:
         """Let go of the name; see `Claim`."""

@@ -17,13 +17,14 @@ def storage_at(place: Place) -> Storage:
     """The storage of a store that is there or is to be made.
 
     Raises:
-        StoreError: it cannot be: a file has the name, the folder it is to be in does not exist, the
-            disk does not answer, or no object store is reached by the URL.
+        StoreError: it cannot be: a file or a dangling link has the name, the folder it is to be in
+            does not exist, the disk does not answer, or no object store is reached by the URL.
     """
     if isinstance(place, str) and "://" in place:
         return object_storage(place)
     folder = Path(place)
     with disk_errors("reach", folder):
+        _check_link(folder)
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{folder} is a file, not an attnsearch store")
         if not folder.parent.is_dir():
@@ -35,14 +36,24 @@ def existing_storage(place: Place) -> Storage:
     """The storage of a store that is there.
 
     Raises:
-        StoreError: there is nothing, or no folder, or the disk does not answer.
+        StoreError: there is nothing, no folder, or a dangling link, or the disk does not answer.
     """
     if isinstance(place, str) and "://" in place:
         return object_storage(place)
     folder = Path(place)
     with disk_errors("reach", folder):
+        _check_link(folder)
         if not folder.exists():
             raise StoreError(f"{folder} does not exist")
         if not folder.is_dir():
             raise StoreError(f"{folder} is not an attnsearch store")
     return LocalStorage(folder)
+
+
+def _check_link(folder: Path) -> None:
+    """Refuse a link that leads nowhere."""
+    if folder.is_symlink() and not folder.exists():
+        raise StoreError(
+            f"{folder} is a link to {folder.readlink()}, which does not exist; "
+            "remove the link, or name another store"
+        )

@@ -73,7 +73,10 @@ def _copy(
     records = _complete(origin, scan, fixed)
     there = read_fixed(destination, scan)
     if there is not None and there != fixed:
-        raise StoreError(f"{destination} holds a different scan called {scan}")
+        raise StoreError(
+            f"{destination} holds a different scan called {scan}; give one of them another name: "
+            "attnsearch store rename"
+        )
     packed = b"".join(record.line() for record in records)
     if destination.read(f"{scan}/{PACKED}") == packed:
         advance(len(records))

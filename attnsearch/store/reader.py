@@ -5,7 +5,7 @@ arrays, with fill values where an unfinished scan has no samples yet. Nothing he
 store may be read while others write to it: what is read is what was committed when it was opened.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -41,6 +41,11 @@ from attnsearch.store.storage import Storage
 FLAGGED_SAMPLES: Final = "flagged_samples"
 """Attribute of a dataset: how many samples were committed, were not finite, and are left out."""
 
+BLOCKS: Final = "blocks"
+"""Attribute of a dataset: blocks that its scan is to have."""
+
+BLOCKS_DONE: Final = "blocks_done"
+"""Attribute of a dataset: those of them that exist; only these are read."""
 
 _SOURCE: Final = "source_scan"
 _NAMES: Final = "source_arrays"
@@ -74,7 +79,9 @@ class Source:
         """The samples."""
         samples = self.samples
         data = {
-            spec.name: lazy_array(self.storage, self.scan, self.layout, spec, self.records)
+            spec.name: lazy_array(
+                self.storage, self.scan, self.fixed, self.layout, spec, self.records
+            )
             for spec in self.layout.arrays()
         }
         variables = {
@@ -91,6 +98,7 @@ class Source:
             self.attributes,
         )
         dataset.attrs[FLAGGED_SAMPLES] = sum(len(each.flagged) for each in self.records.values())
+        dataset.attrs.update({BLOCKS: self.layout.blocks, BLOCKS_DONE: len(self.records)})
         dataset.encoding[_SOURCE] = self
         dataset.encoding[_NAMES] = {name: array.name for name, array in data.items()}
         return dataset
@@ -143,7 +151,9 @@ def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
     """One scan: coordinates in memory, data as dask arrays with one chunk a block.
 
     Samples that are flagged, because something of them was not finite, are left out; attribute
-    `flagged_samples` counts them. `name` may be left out when the store holds one scan.
+    `flagged_samples` counts them. Of a scan that is not complete the finished blocks are shown;
+    attributes `blocks` and `blocks_done` count those planned and those finished. `name` may be left
+    out when the store holds one scan.
 
     Raises:
         StoreError: there is no store or no such scan, several and no name, nothing committed yet,
@@ -171,10 +181,15 @@ def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
     return dataset
 
 
-def open_scans(path: Place, name: str | None = None) -> dict[str, xr.Dataset]:
+def open_scans(
+    path: Place,
+    name: str | None = None,
+    left_out: Callable[[dict[str, xr.Dataset]], object] = lambda _: None,
+) -> dict[str, xr.Dataset]:
     """Every begun scan of a store by name, or only the one asked for; as of `open_scan`.
 
-    Scans without a finished block are left out, unless there are no others.
+    Scans without a finished block are left out, unless there are no others; `left_out` is told
+    of them.
 
     Raises:
         StoreError: as `open_scan`.
@@ -187,6 +202,8 @@ def open_scans(path: Place, name: str | None = None) -> dict[str, xr.Dataset]:
     storage = existing_storage(path)
     opened = {one: _committed(storage, one) for one in names}
     begun = {one: scan for one, scan in opened.items() if scan.sizes[SAMPLE]}
+    if begun:
+        left_out({one: scan for one, scan in opened.items() if one not in begun})
     return begun or {one: open_scan(path, one) for one in names}
 
 

@@ -24,6 +24,10 @@ DERIVED: Final = ".cache"
 LOCK: Final = ".lock"
 """How the names of claims end there."""
 
+PART: Final = "@"
+"""In the name of a claim, before a part of a scan. No folder is made under such a claim: where one
+that a part belongs in is gone, the scan is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
@@ -105,6 +109,26 @@ class Claim(Protocol):
             OSError: it cannot be done.
         """
 
+    def rename(self, folder: str, to: str, order: Sequence[Sequence[str]]) -> None:
+        """Give a folder in the root another name, which nothing has; it lasts when this returns.
+
+        This happens at once where the place can do that. Elsewhere the files, all of them in
+        `order`, are copied group by group, and then removed in the opposite order.
+
+        Raises:
+            OSError: it cannot be done.
+        """
+
+    def remove(self, folder: str, order: Sequence[Sequence[str]]) -> None:
+        """Remove a folder in the root; it lasts when this returns.
+
+        This happens at once where the place can do that. Elsewhere the files, all of them in
+        `order`, are removed group by group, the last group first.
+
+        Raises:
+            OSError: it cannot be done.
+        """
+
     def release(self) -> None:
         """Let go of the name, once. Whatever happens to the process, this happens too.
 
@@ -130,6 +154,9 @@ class Storage(Protocol):
 
     derived: Path | None
     """Folder for what can be worked out again from the store; None where there can be none."""
+
+    place: str
+    """Where it lies, in words that are true in any folder a process may be in."""
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None where there is none.
@@ -163,6 +190,9 @@ class Storage(Protocol):
 
     def waited_claim(self, name: str) -> AbstractContextManager[Claim]:
         """A claim as soon as nobody else holds it; released at the end of the block."""
+
+    def claims(self, prefix: str) -> list[str]:
+        """Claims whose name begins so, sorted, whether somebody holds them or died with them."""
 
     def sweep(self, prefix: str) -> None:
         """Remove what dead processes left of claims whose name begins so."""

@@ -22,6 +22,7 @@ from attnsearch.store.groups import (
     disk_errors,
     encode_root,
     ensure_root,
+    listed_scans,
     read_scan_attributes,
     scan_folders,
     write_root,
@@ -48,6 +49,8 @@ class Finding:
     what: str
     block: int | None = None
     """The block that is lost by it; None where no block is."""
+    damage: bool = True
+    """Whether something is not what was written. A list that is out of date is no damage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +99,18 @@ def verify(
     with disk_errors("read", path):
         checks = [_check(storage, scan, advance, runner) for scan in scans]
         # Looked at twice, since another process may have created a scan meanwhile.
-        if not (_is_up_to_date(storage) or _is_up_to_date(storage)):
-            stale = Finding(what=f"{METADATA_NAME} does not list the scans as they are")
-            checks.insert(0, ScanCheck(scan="", findings=(stale,)))
-        return checks
+        if _root_finding(storage) and (finding := _root_finding(storage)):
+            checks.insert(0, ScanCheck(scan="", findings=(finding,)))
+        there = scan_folders(storage)
+        # One that was removed meanwhile was found half gone.
+        return [check for check in checks if not check.scan or check.scan in there]
 
 
 def repair(path: Place, checks: Sequence[ScanCheck]) -> int:
     """Drop the blocks that a check found damaged, so that the next scan samples them again.
 
-    Returns how many were dropped. The store's own metadata are written anew; those of scans are
-    left to the next scan, which knows what they were.
+    Returns how many were dropped. The store's own metadata, which list the scans, are written anew
+    from what is there; those of scans are left to the next scan, which knows what they were.
 
     Raises:
         StoreError: a block is being written by another process, or the disk refuses.
@@ -119,6 +123,7 @@ def repair(path: Place, checks: Sequence[ScanCheck]) -> int:
                 dropped += _drop(storage, check)
         with storage.waited_claim(ROOT_CLAIM) as claim:
             write_root(storage, claim)
+        storage.sweep("")  # claims of the dead that no scan will take up again
     return dropped
 
 
@@ -133,13 +138,24 @@ class _Scan:
     layout: ScanLayout | None
 
 
-def _is_up_to_date(storage: Storage) -> bool:
-    """Whether the root lists the scans as they are."""
+def _root_finding(storage: Storage) -> Finding | None:
+    """What is to be said of the list of scans in the root; None if it is as they are."""
     scans = scan_folders(storage)
     # One whose creation was killed may not be listed; it has no blocks then.
     begun = [scan for scan in scans if has_blocks(storage, scan)]
     root = storage.read(METADATA_NAME)
-    return any(root == encode_root(storage, each) for each in (scans, begun))
+    if any(root == encode_root(storage, each) for each in (scans, begun)):
+        return None
+    listed = listed_scans(storage)
+    if listed is None:
+        return Finding(what=f"{METADATA_NAME} does not list the scans as they are")
+    gone, new = sorted(set(listed) - set(scans)), sorted(set(scans) - set(listed))
+    differences = [f"{', '.join(gone)} no longer there"] if gone else []
+    differences += [f"{', '.join(new)} not listed"] if new else []
+    return Finding(
+        what=f"the list of scans in {METADATA_NAME} is out of date: {'; '.join(differences)}",
+        damage=False,
+    )
 
 
 def _scans(path: Place, name: str | None) -> tuple[Storage, list[str]]:

@@ -7,8 +7,8 @@ what of its metadata was damaged. What the arrays are is the business of `schema
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -30,6 +30,7 @@ from attnsearch.store.groups import (
 )
 from attnsearch.store.ledger import Ledger
 from attnsearch.store.places import Place, storage_at
+from attnsearch.store.presence import check_there, gone_first, store_is_gone
 from attnsearch.store.schema import (
     COORDINATES_ATTRIBUTE,
     FLAGGED,
@@ -40,7 +41,7 @@ from attnsearch.store.schema import (
     ArraySpec,
     ScanLayout,
 )
-from attnsearch.store.storage import Claim, Holder, Storage
+from attnsearch.store.storage import LOCK, PART, WRITING, Claim, Holder, Storage
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -50,12 +51,21 @@ ROOT_CLAIM: Final = "store"
 
 def block_claim(scan: str, block: int) -> str:
     """The name of the claim under which a block is written."""
-    return f"{scan}@{block}"
+    return f"{scan}{PART}{block}"
 
 
 def ledger_claim(scan: str) -> str:
     """The name of the claim under which the records of a scan are packed or dropped."""
-    return f"{scan}@ledger"
+    return f"{scan}{PART}ledger"
+
+
+def change_claim(scan: str) -> str:
+    """The name of the claim under which a scan is removed or gets another name.
+
+    Who changes a scan takes this claim and then looks for others of the scan; who writes it takes
+    another and then looks for this one. So one of the two always sees the other.
+    """
+    return f"{scan}{PART}change"
 
 
 class Turn(Enum):
@@ -72,11 +82,13 @@ class Turn(Enum):
 class ScanWriter:
     """One writer of one scan. Everything committed is durable."""
 
-    def __init__(self, storage: Storage, name: str, layout: ScanLayout, ledger: Ledger) -> None:
+    def __init__(self, storage: Storage, name: str, layout: ScanLayout, fingerprint: int) -> None:
+        """`fingerprint` is of the fixed record of the scan."""
         self.layout = layout
         self.name = name
         self._storage = storage
-        self._ledger = ledger
+        self._fingerprint = fingerprint
+        self._ledger = Ledger(storage, name, layout, fingerprint)
         self._codec = BlockCodec(layout)
         self._claims: dict[int, Claim] = {}
         self._left: list[int] = []
@@ -90,11 +102,14 @@ class ScanWriter:
         layout: ScanLayout,
         coordinates: Mapping[str, NDArray[Any]],
         attributes: Mapping[str, JSON],
+        *,
+        store_is_there: bool = False,
     ) -> Self:
         """A writer for scan `name` of `store`: a new one, or the same one continued.
 
-        Creates the store if it is absent (its parent must exist). `coordinates` are for all
-        samples, as `ScanLayout.coordinates` takes them.
+        Creates the store if it is absent (its parent must exist), unless `store_is_there` says that
+        it was made before. `coordinates` are for all samples, as `ScanLayout.coordinates` takes
+        them.
 
         Raises:
             StoreError: `store` is something else or of another version, cannot be written, is
@@ -108,13 +123,15 @@ class ScanWriter:
         files = encode_arrays(layout, complete)
         files[METADATA_NAME] = encode_scan_group(described, files)
         storage = storage_at(store)
+        if store_is_there and storage.size(METADATA_NAME) is None:
+            raise store_is_gone(storage)
         with disk_errors("write", store):
             with storage.waited_claim(ROOT_CLAIM) as claim:
                 ensure_root(storage)
                 write_root(storage, claim)  # first, so that a folder with files is known as ours
                 fixed = ensure_scan(storage, claim, name, layout, files, complete, described)
                 write_root(storage, claim)
-            writer = cls(storage, name, layout, Ledger(storage, name, layout, fixed.fingerprint))
+            writer = cls(storage, name, layout, fixed.fingerprint)
             writer._check_files()
         return writer
 
@@ -127,7 +144,7 @@ class ScanWriter:
         """Ask for a block; if it is ours now, no other process will write it.
 
         Raises:
-            StoreError: the disk refuses.
+            StoreError: the store or the scan is gone, or the disk refuses.
         """
         turn, _ = self._claim(block)
         return turn
@@ -140,8 +157,8 @@ class ScanWriter:
         nobody's any more.
 
         Raises:
-            StoreError: another process writes the block, or the disk refuses; then it stays this
-                writer's until `release`, and can be written again.
+            StoreError: another process writes the block, the store or the scan is gone, or the
+                disk refuses; then it stays this writer's until `release`, and can be written again.
             ValueError: the block exists, or names, shapes, dtypes or values are not the layout's.
         """
         checked = self._checked(block, arrays)
@@ -151,8 +168,9 @@ class ScanWriter:
         if turn is Turn.TAKEN:
             raise StoreError(f"block {block} of {self._where} is being written by {holder}")
         claim = self._claims[block]
-        with disk_errors("write", self._where):
-            files = self._codec.encode(block, checked)
+        files = self._codec.encode(block, checked)
+        with self._writing():
+            self._check_there()
             claim.write({f"{self.name}/{name}": data for name, data in files.items()})
             self._ledger.add(claim, block, files, np.flatnonzero(checked[FLAGGED]).tolist())
         try:
@@ -166,15 +184,17 @@ class ScanWriter:
         Any number of times gives the same bytes.
 
         Raises:
-            StoreError: the disk refuses.
+            StoreError: the store or the scan is gone, or the disk refuses.
         """
-        with disk_errors("write", self._where):
+        with self._writing():
+            self._check_there()
             left = [block_claim(self.name, block) for block in self._left]
             if len(self._ledger.read()) == self.layout.blocks:
                 with self._storage.waited_claim(ledger_claim(self.name)) as claim:
+                    self._check_there()
                     self._ledger.pack(claim)
                 # One that died while it opened this scan left the root claimed.
-                left = [f"{self.name}@", ROOT_CLAIM]
+                left = [f"{self.name}{PART}", ROOT_CLAIM]
             for prefix in left:
                 self._storage.sweep(prefix)
             self._left.clear()
@@ -193,13 +213,14 @@ class ScanWriter:
         self.layout.block_slice(block)  # there is one
         if block in self._claims:
             return Turn.OURS, None
-        with disk_errors("write", self._where):
+        with self._writing():
             if self._ledger.has(block):
                 return Turn.DONE, None
             claim = self._storage.claim(block_claim(self.name, block))
             if isinstance(claim, Holder):
                 return Turn.TAKEN, claim
             with on_error(claim.release):
+                self._check_there()
                 done = self._ledger.has(block)  # by who held it a moment ago
             if done:
                 claim.release()
@@ -234,6 +255,23 @@ class ScanWriter:
                         f"block {block} of {self._where} is damaged: {name} {found}; "
                         f"`attnsearch verify {self._storage} --repair`, then scan again"
                     )
+
+    def _check_there(self) -> None:
+        """Refuse to write where the scan is no longer; who then writes has claimed a part of it."""
+        change = change_claim(self.name)
+        if self._storage.size(f"{WRITING}/{change}{LOCK}") is not None:
+            # Whoever it is may yet see our claim and leave the scan alone.
+            with self._storage.waited_claim(change):
+                pass
+        check_there(self._storage, self.name, self._fingerprint)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with (
+            disk_errors("write", self._where),
+            gone_first(self._storage, self.name, self._fingerprint),
+        ):
+            yield
 
     @property
     def _where(self) -> str:

@@ -25,7 +25,10 @@ print("status", status, "loaded", *sorted({name.partition(".")[0] for name in sy
 """
 
 
-VERBS = ("train", "evaluate", "scan", "rank", "ask", "verify", "publish", "zoo", "zoo train")
+VERBS = (
+    "train", "evaluate", "scan", "rank", "ask", "verify", "publish", "store", "store remove", "zoo",
+    "zoo train",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", [(), *(tuple(verb.split()) for verb in VERBS)], ids=" ".join)

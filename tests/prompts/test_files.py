@@ -56,6 +56,18 @@ def test_a_mistake_is_told_with_file_line_and_culprit(tmp_path, name, content, r
     assert reason in refusal(write(tmp_path, name, content))
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.json", "one JSON document"), ("a.CSV", "a table"), ("a.tsv", "a table")],
+)
+def test_another_form_is_not_taken_for_prompts_line_by_line(tmp_path, name, form):
+    path = write(tmp_path, name, "prompt,seed\na cat,1\n")
+    assert refusal(path) == (
+        f"{path} is {form}; prompts are read from lines of text (.txt) or JSON lines (.jsonl), "
+        "one prompt a line"
+    )
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     assert "No such file" in refusal(tmp_path / "absent.txt")
     assert "directory" in refusal(tmp_path)

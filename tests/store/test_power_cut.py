@@ -206,11 +206,11 @@ def test_the_system_is_asked_to_force_files_then_folders_then_the_record(tmp_pat
     for line in log.read_text().splitlines():
         thread = line.split()[0]
         if match := re.search(r"fsync\(\d+<([^>]*)>", line):
-            pending[thread] = match[1]
-        if re.search(r"fsync.*\)\s+= 0", line):
-            events.append(("force", pending.pop(thread)))
-        elif match := re.search(r'rename\w*\(.*?"([^"]+)", .*?"([^"]+)".*\) = 0', line):
-            events.append(("place", match[2]))
+            pending[thread] = ("force", match[1])
+        elif match := re.search(r'rename\w*\(.*?"([^"]+)", .*?"([^"]+)"', line):
+            pending[thread] = ("place", match[2])
+        if re.search(r"(fsync|rename).*\)\s+= 0", line):
+            events.append(pending.pop(thread))
     group = str(tmp_path / "store" / "model")
     record = events.index(("place", f"{group}/ledger/0.json"))
     placed = [i for i, (kind, path) in enumerate(events) if kind == "place" and "/c.0" in path]

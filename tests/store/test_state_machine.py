@@ -1,5 +1,6 @@
 """A store under everything that may happen to it, against a dictionary that nothing happens to."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -21,17 +22,36 @@ from hypothesis.stateful import (
 )
 
 from attnsearch.errors import StoreError
-from attnsearch.store import Turn, open_store, repair, verify
+from attnsearch.store import (
+    Turn,
+    open_store,
+    publish,
+    remove,
+    rename,
+    repair,
+    scan_names,
+    verify,
+)
 
 blocks = st.integers(0, 3)
+names = st.sampled_from(["a", "b", "c"])
+"""Of scans beside the one that is written. They come before it in the alphabet."""
+
+
+SOURCES = {"a": 1, "b": 2}
 
 
 class _CrashError(BaseException):
     """Stands for a kill: nothing of ours may catch it."""
 
 
-def machine_of(make):
-    """The machine for a scan of four blocks, the last of them short."""
+def machine_of(make, folder):
+    """The machine for a scan of four blocks, the last of them short, and others beside it.
+
+    The others come from stores in `folder`, and differ in their numbers of samples.
+    """
+    for name, samples in SOURCES.items():
+        make(samples=samples, block=2, layers=1, heads=1, steps=1).write(folder / name, name)
     scan = make(samples=7, block=2, layers=1, heads=1, steps=1, flagged=(5,))
     whole = {
         name: scan.whole(name).astype(np.float16 if name == "sketch" else None, copy=False)
@@ -47,6 +67,11 @@ def machine_of(make):
             """The model: blocks that are acknowledged and undamaged."""
             self.damaged: set[int] = set()
             """Blocks that are recorded and whose files were harmed."""
+            self.others: dict[str, int] = {}
+            """Scans beside it: how many samples they have."""
+            self.begin_scan()
+
+        def begin_scan(self):
             self.writer = scan.open(self.store)
             self.second = scan.open(self.store)
 
@@ -176,6 +201,94 @@ def machine_of(make):
                 self.written.discard(block)
                 self.damaged.add(block)
 
+        @rule(name=st.sampled_from(sorted(SOURCES)))
+        def merge(self, name):
+            there = self.others.get(name)
+            if there not in (None, SOURCES[name]):
+                with pytest.raises(StoreError, match=f"different scan called {name}"):
+                    publish(folder / name, self.store)
+            else:
+                assert publish(folder / name, self.store) == ([name] if there is None else [])
+                self.others[name] = SOURCES[name]
+
+        @rule(name=names)
+        def remove_a_scan(self, name):
+            if self.others.pop(name, None) is None:
+                with pytest.raises(StoreError, match="no scan called"):
+                    remove(self.store, name)
+            else:
+                remove(self.store, name)
+
+        @rule(name=names, to=st.one_of(names, st.just("model")))
+        def rename_a_scan(self, name, to):
+            free = name in self.others and to not in {"model", *self.others}
+            if not free:
+                with pytest.raises(
+                    StoreError, match=r"no scan|another scan|a copy|so already|being"
+                ):
+                    rename(self.store, name, to)
+            else:
+                rename(self.store, name, to)
+                self.others[to] = self.others.pop(name)
+
+        @rule(name=names)
+        def remove_a_folder(self, name):
+            if self.others.pop(name, None) is not None:
+                shutil.rmtree(self.store / name)
+
+        @rule(name=names, to=names)
+        def rename_a_folder(self, name, to):
+            if name in self.others and to not in self.others:
+                (self.store / name).rename(self.store / to)
+                self.others[to] = self.others.pop(name)
+
+        def claimed(self):
+            return any(writer._claims for writer in self.writers())
+
+        @rule(plainly=st.booleans())
+        def remove_the_scan(self, plainly):
+            """The one that is written; then it is begun anew."""
+            if plainly:
+                shutil.rmtree(self.store / "model")
+            elif self.claimed():
+                with pytest.raises(StoreError, match="being written by process"):
+                    remove(self.store, "model")
+                return
+            else:
+                remove(self.store, "model")
+            for writer in self.writers():
+                with pytest.raises(StoreError, match=r"scan model of .* is gone"):
+                    writer.finalise()
+                writer.release()
+            assert not (self.store / "model").exists()
+            self.written, self.damaged = set(), set()
+            self.begin_scan()
+
+        @rule()
+        def rename_the_scan_and_back(self):
+            if self.claimed():
+                with pytest.raises(StoreError, match="being written by process"):
+                    rename(self.store, "model", "z")
+                return
+            rename(self.store, "model", "z")
+            for writer in self.writers():
+                with pytest.raises(StoreError, match=r"scan model of .* is gone"):
+                    writer.finalise()
+            rename(self.store, "z", "model")
+
+        @rule()
+        def move_the_store_and_back(self):
+            moved = self.folder / "moved"
+            self.store.rename(moved)
+            for writer in self.writers():
+                with pytest.raises(StoreError, match="store is gone"):
+                    writer.finalise()
+                for block in range(4):
+                    with pytest.raises(StoreError, match="store is gone"):
+                        writer.write_block(block, scan.block(block))
+            assert not self.store.exists()
+            moved.rename(self.store)
+
         @rule()
         def finalise(self):
             self.writer.finalise()
@@ -183,7 +296,7 @@ def machine_of(make):
         @rule()
         def repair(self):
             checks = verify(self.store)
-            lost = [finding.block for finding in checks[-1].findings]
+            lost = [finding.block for finding in checks[-1].findings if checks[-1].scan]
             if any(block in writer._claims for block in lost for writer in self.writers()):
                 with pytest.raises(StoreError, match="being written by process"):
                     repair(self.store, checks)
@@ -225,21 +338,29 @@ def machine_of(make):
 
         @invariant()
         def damage_is_known(self):
-            found = {
-                finding.block
-                for check in verify(self.store)
-                for finding in check.findings
-                if finding.block is not None
-            }
+            *others, own = verify(self.store)
+            found = {finding.block for finding in own.findings if finding.block is not None}
             assert found >= self.damaged
             assert not found & self.written
+            stale = {finding.what for check in others for finding in check.findings}
+            assert not [finding for check in others for finding in check.findings if finding.damage]
+            assert all("list of scans" in what for what in stale)
+            metadata = json.loads((self.store / "zarr.json").read_bytes())
+            listed = set(metadata["consolidated_metadata"]["metadata"])
+            assert bool(stale) == ({n for n in listed if "/" not in n} != {"model", *self.others})
+
+        @invariant()
+        def the_scans_are_there(self):
+            assert scan_names(self.store) == sorted([*self.others, "model"])
+            tree = open_store(self.store)
+            assert {name: tree[name].sizes["sample"] for name in self.others} == self.others
 
     return StoreMachine
 
 
-def test_a_store_is_what_its_model_says(make):
+def test_a_store_is_what_its_model_says(make, tmp_path):
     run_state_machine_as_test(
-        machine_of(make),
+        machine_of(make, tmp_path),
         settings=examples(
             5,
             deep=100,

@@ -29,7 +29,7 @@ def storage_at(place: Place) -> Storage:
             raise StoreError(f"{folder} is a file, not an attnsearch store")
         if not folder.parent.is_dir():
             raise StoreError(f"cannot write {folder}: there is no folder {folder.parent}")
-    return LocalStorage(folder)
+        return LocalStorage(folder)
 
 
 def existing_storage(place: Place) -> Storage:
@@ -47,7 +47,7 @@ def existing_storage(place: Place) -> Storage:
             raise StoreError(f"{folder} does not exist")
         if not folder.is_dir():
             raise StoreError(f"{folder} is not an attnsearch store")
-    return LocalStorage(folder)
+        return LocalStorage(folder)
 
 
 def _check_link(folder: Path) -> None:

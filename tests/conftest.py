@@ -1,5 +1,6 @@
 """What every test relies on; fixtures of one package live beside its tests."""
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,11 @@ settings.load_profile("attnsearch")
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C, which a job that a shell started in the background would ignore."""
+    """Make tests see the same, whoever starts them."""
+    # Ctrl-C, which a job that a shell started in the background would ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The store that somebody has named for daily use.
+    os.environ.pop("ATTNSEARCH_STORE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

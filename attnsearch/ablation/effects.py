@@ -14,17 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attnsearch.ablation.hooks import (
-    Ablation,
-    MeanOutputs,
-    Mode,
-    Part,
-    ablated,
-    check_heads,
-    mean_outputs,
-)
+from attnsearch.ablation.hooks import MeanOutputs, Part, ablated, check_heads, mean_outputs
+from attnsearch.ablation.request import Ablation, Mode, check_roles
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
-from attnsearch.errors import ConfigError
 from attnsearch.evaluation import MEASURES as ASKED
 from attnsearch.evaluation import Exam, Floats
 from attnsearch.models import Checkpoint, DiTConfig
@@ -178,16 +170,6 @@ class _Painter:
             swapped = shows_relation(score, opposite_of(caption.relation), self._exam.task)
             rows.append([*(getattr(score, name) for name in ASKED), swapped])
         return np.array(rows)
-
-
-def check_roles(roles: frozenset[str]) -> None:
-    """Refuse roles that the task has not.
-
-    Raises:
-        ConfigError: naming the first.
-    """
-    if unknown := sorted(roles - set(ROLES)):
-        raise ConfigError(f"there is no role {unknown[0]!r}; roles: {', '.join(ROLES)}")
 
 
 def tokens_of(gamma: Tensor, roles: frozenset[str] = frozenset()) -> Tensor:

@@ -38,16 +38,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsearch.ablation.effects import check_roles, opposite_of, rows_together, tokens_of
-from attnsearch.ablation.hooks import (
-    Ablation,
-    MeanOutputs,
-    Mode,
-    Part,
-    ablated,
-    check_heads,
-    mean_outputs,
-)
+from attnsearch.ablation.effects import opposite_of, rows_together, tokens_of
+from attnsearch.ablation.hooks import MeanOutputs, Part, ablated, check_heads, mean_outputs
+from attnsearch.ablation.request import Ablation, Mode, check_relation, check_roles
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, HeadAddress, Site
 from attnsearch.circuits import qk_relational, relation_tags, screening_of
 from attnsearch.encoders import EncodedText
@@ -282,8 +275,7 @@ def steer_by_text(
 
 def _targets(exam: Exam, to: str | None) -> list[str]:
     """The relation each prompt is steered to."""
-    if to is not None and to not in RELATIONS:
-        raise ConfigError(f"there is no relation {to!r}; relations: {', '.join(RELATIONS)}")
+    check_relation(to)
     return [to or opposite_of(prompt.relation) for prompt in exam.prompts]
 
 

@@ -65,12 +65,22 @@ def train(
 
     Example: attnsearch train --encoder rtep --size femto --seed 0 --out runs/rtep-femto-seed0
     """
+    from attnsearch.encoders import EncoderKind, EncoderSpec
+    from attnsearch.training import check_unused
+
+    check_unused(out, resume=resume)
+    EncoderSpec(  # refuses what cannot be, before torch is imported; its sizes come later
+        kind=EncoderKind(encoder),
+        channels=2,
+        text_length=1,
+        source=encoder_source,
+        dtype=encoder_dtype,
+    )
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from attnsearch import experiments
     from attnsearch.devices import named_device
-    from attnsearch.encoders import EncoderKind
     from attnsearch.models import Objective
     from attnsearch.training import run
 

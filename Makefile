@@ -10,8 +10,6 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-ZOO_CHECKPOINT := attnsearch/zoo/rtep-femto-seed0.pt
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
 
@@ -23,7 +21,7 @@ help:
 	@echo "make clean   remove .venv and what the targets wrote"
 
 demo: $(RUN)
-	$(BIN)/attnsearch scan $(ZOO_CHECKPOINT) --store demo.zarr
+	$(BIN)/attnsearch scan rtep-femto-seed0 --store demo.zarr
 	$(BIN)/attnsearch rank demo.zarr --metric relational
 
 test: lint

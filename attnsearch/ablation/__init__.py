@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attnsearch.ablation.request import Mode as Mode
     from attnsearch.ablation.request import check_relation as check_relation
     from attnsearch.ablation.request import check_roles as check_roles
+    from attnsearch.ablation.request import check_strength as check_strength
     from attnsearch.ablation.steering import Lender as Lender
     from attnsearch.ablation.steering import Steering as Steering
     from attnsearch.ablation.steering import Tag as Tag
@@ -43,6 +44,7 @@ _HOMES: Final = {
     "ablated_pipeline": "pipelines",
     "check_relation": "request",
     "check_roles": "request",
+    "check_strength": "request",
     "layer_sets": "controls",
     "mean_outputs": "hooks",
     "measure_effects": "effects",

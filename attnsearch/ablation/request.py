@@ -93,3 +93,13 @@ def check_relation(relation: str | None) -> None:
     """
     if relation is not None and relation not in RELATIONS:
         raise ConfigError(f"there is no relation {relation!r}; relations: {', '.join(RELATIONS)}")
+
+
+def check_strength(tag: str, strength: float) -> None:
+    """Refuse a strength for a tag that has none; `tag` is the value of a `Tag`.
+
+    Raises:
+        ConfigError: it is that of a prompt.
+    """
+    if tag == "prompt" and strength != 1:
+        raise ConfigError("the tag of a prompt is whole; strength is for those of images, weights")

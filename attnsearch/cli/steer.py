@@ -58,7 +58,7 @@ def steer(
 
     Example: attnsearch steer minilm-femto-seed0 --role relation --to left
     """
-    from attnsearch.ablation import check_relation, check_roles
+    from attnsearch.ablation import check_relation, check_roles, check_strength
 
     if (head is None) == (role is None):
         raise ConfigError("say what is steered by: --head L0H3, or --role relation")
@@ -66,6 +66,8 @@ def steer(
     roles = frozenset() if role is None else frozenset(role.split(","))
     check_roles(roles)
     check_relation(to)
+    if heads:
+        check_strength(tag, strength)
     from attnsearch.ablation import Lender, Tag, steer_by_tag, steer_by_text
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint

@@ -118,7 +118,7 @@ def commands(empty: Path, full: Path) -> list[Command]:
     ]
     refusals = [
         Command(
-            f"attnsearch {words}",
+            f"refused: attnsearch {words}",
             "refusal",
             (*ATTNSEARCH, *shlex.split(words)),
             empty,

@@ -143,6 +143,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def checkpoint_of(model: Checkpoint | Path | str) -> Checkpoint:
+    """A checkpoint, or the one that `load_checkpoint` reads; raises as that does."""
+    return model if isinstance(model, Checkpoint) else load_checkpoint(model)
+
+
 def load_checkpoint(model: Path | str) -> Checkpoint:
     """Read a checkpoint, a file or a packaged model by name, without running anything in it.
 

@@ -122,6 +122,8 @@ def test_packaged_models_are_known_wherever_a_model_is_taken() -> None:
     path = FOLDER / f"{ATTO}.pt"
     named, read = (attnsearch.load_checkpoint(model) for model in (ATTO, str(path)))
     assert named.digest == read.digest == attnsearch.load_checkpoint(path).digest
+    by_name, loaded = (attnsearch.circuit_of(attnsearch.screening_of(m)) for m in (ATTO, named))
+    assert by_name.heads == loaded.heads
     assert named.digest in done(run("info", ATTO, "--json")).stdout
     screened = done(run("rank", ATTO, "--metric", "qk-relational", "--json")).stdout
     assert {row["model"] for row in json.loads(screened)} == {ATTO}

@@ -154,8 +154,9 @@ def store_and_question(words: list[str], verb: str, example: str) -> tuple[str |
         ConfigError: there are more words, or the one that is there is a store.
     """
     wanted = f'attnsearch {verb} [STORE] "{example}"'
-    if len(words) > 2:
-        raise ConfigError(f"a question is one word, in quotation marks: {wanted}")
+    if len(words) > 2 or "-" in words:
+        # Of `object1 -> relation` a shell leaves `object1 -`, and writes to a file `relation`.
+        raise ConfigError(f"a question stands in quotation marks: {wanted}")
     *stores, question = words
     if stores and "->" in stores[0]:
         raise ConfigError(f"the store comes first: {wanted}")

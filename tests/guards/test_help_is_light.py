@@ -107,7 +107,8 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         ("x.zarr 'object1 -> relation'", "x.zarr does not exist", QUESTIONS),
         ("'object1 -> relation' x.zarr", "the store comes first", ()),
         ("x.zarr", "x.zarr is a store; say what is asked of it", ()),
-        ("x.zarr object1 relation", "in quotation marks", ()),
+        ("x.zarr object1 relation", "a question stands in quotation marks", ()),
+        ("object1 -", "a question stands in quotation marks", ()),
         ("'object1 ->'", "expected a role", QUESTIONS),
     ],
     "cluster": [

@@ -122,8 +122,8 @@ def check_scan_name(name: str) -> None:
     """
     if not _SCAN_NAME.fullmatch(name):
         raise StoreError(
-            f"{quote(name)} cannot be the --name of a scan; use up to 128 letters of a to z, "
-            "digits, '-', '_' and '.', the first of them a letter, a digit or '_'"
+            f"{quote(name)} cannot be the name of a scan; give it a --name of up to 128 letters of "
+            "a to z, digits, '-', '_' and '.', of which the first is no '-' or '.'"
         )
 
 

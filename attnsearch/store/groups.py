@@ -38,7 +38,7 @@ def check_name(name: str) -> None:
     """
     check_scan_name(name)
     if name == METADATA_NAME:
-        raise StoreError(f"a scan cannot be called {name}, as its own metadata are; take --name")
+        raise StoreError(f"{name} cannot be the name of a scan; the store's own metadata have it")
 
 
 def read_root(storage: Storage) -> dict[str, Any]:

@@ -75,7 +75,7 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         ("nosuch", "no such file or packaged model: nosuch", ()),
         (f"{MODEL[:-1]}", f"did you mean {MODEL}", ()),
         (f"{MODEL} {MODEL}", "several models would be scanned as", ()),
-        (f"{MODEL} --name 'a b'", "cannot be the --name of a scan", ()),
+        (f"{MODEL} --name 'a b'", "cannot be the name of a scan", ()),
         (f"{MODEL} --heads 4", "is read with --encoder", ()),
         (f"{MODEL} --encoder t5", "the t5 encoder needs a source", ()),
         (f"{MODEL} --size 64", "--size is for pipelines", ()),

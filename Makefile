@@ -10,12 +10,17 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
+# What pytest is to run; all tests if empty.
+TESTS ?=
+SEED := $(or $(SEED),$(shell $(PYTHON) -c "import secrets; print(secrets.randbits(32))"))
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-deep lint bench clean
 
 help:
 	@echo "make demo    scan the demonstration checkpoint and rank its heads"
-	@echo "make test    lint, type-check and run every test"
+	@echo "make test    lint, type-check and run the tests, the same examples every time"
+	@echo "make test-deep   the same with large budgets and fresh examples; SEED=N repeats a run"
 	@echo "make lint    the checks of make test that run no code"
 	@echo "make bench   run every benchmark"
 	@echo "make clean   remove .venv and what the targets wrote"
@@ -25,7 +30,12 @@ demo: $(RUN)
 	$(BIN)/attnsearch rank demo.zarr --metric relational
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
+
+# Every budget in full, with fresh examples of a seed that is printed: hours, not minutes.
+test-deep: lint
+	ATTNSEARCH_TEST_DEEP=1 ATTNSEARCH_TEST_SEED=$(SEED) \
+		$(BIN)/python -m pytest --hypothesis-seed=$(SEED) $(TESTS)
 
 lint: $(DEV)
 	$(BIN)/ruff check

@@ -1,10 +1,10 @@
 """Do two writers and a reader on one store lose anything when the writers keep being killed?
 
-For some minutes two processes scan into one store, now the same scan together, now one each; each
-is killed with SIGKILL after a random time and replaced. Meanwhile a third process reads what is
-there and checks it. Whenever both scans are finished they must be byte-identical to scans that
-nobody killed, and a new store is begun. Exits with 1 if anything was lost, torn, different or
-unreadable.
+For some minutes, or until so many stores are finished, two processes scan into one store, now the
+same scan together, now one each; each is killed with SIGKILL after a random time and replaced.
+Meanwhile a third process reads what is there and checks it. Whenever both scans are finished they
+must be byte-identical to scans that nobody killed, and a new store is begun. Exits with 1 if
+anything was lost, torn, different or unreadable.
 Run as `python benchmarks/soak.py --minutes 10`.
 """
 
@@ -38,6 +38,8 @@ from attnsearch.store import open_store, verify
 from attnsearch_kernels.machine import describe_machine
 
 WRITERS: Final = 2
+_READER_SECONDS: Final = 900
+"""A reader that takes longer over its last reading hangs."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,8 +68,10 @@ class Tally:
         return not (self.lost or self.torn or self.different or self.unreadable)
 
 
-def soak(plans: list[ScanPlan], subject: DiTSubject, seconds: float, seed: int) -> Tally:
-    """Keep two writers and a reader at it for so long."""
+def soak(
+    plans: list[ScanPlan], subject: DiTSubject, seconds: float, stores: int, seed: int
+) -> Tally:
+    """Keep two writers and a reader at it for so long, or so many stores if that is sooner."""
     tally = Tally()
     chance = random.Random(seed)
     with TemporaryDirectory() as name:
@@ -80,7 +84,7 @@ def soak(plans: list[ScanPlan], subject: DiTSubject, seconds: float, seed: int) 
         reference = tree_bytes(folder / "reference" / "store")
         begin = time.monotonic()
         number = 0
-        while time.monotonic() - begin < seconds:
+        while number < stores and time.monotonic() - begin < seconds:
             number += 1
             (folder / str(number)).mkdir()
             works = [Work(plan, subject, folder / str(number)) for plan in plans]
@@ -138,7 +142,7 @@ def _fill(
                 tally.ended += 1
                 complete.add(names[work])
     last_reading.set()
-    reader.join(timeout=120)
+    reader.join(timeout=_READER_SECONDS)
     if reader.exitcode != 0:
         reader.kill()
         raise SystemExit("the reader failed or hung; see above")
@@ -199,6 +203,8 @@ def main() -> None:
     """Soak, write the results, print the verdict."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10, help="how long")
+    parser.add_argument("--stores", type=int, default=10**9, help="how many stores at most")
+    parser.add_argument("--prompts", type=int, default=48, help="prompts of each scan")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument(
         "--output",
@@ -208,9 +214,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(1)  # the children are forked
-    plan, subject = prepare(prompts=48, steps=2, batch=4)
+    plan, subject = prepare(options.prompts, steps=2, batch=4)
     plans = [plan, replace(plan, name="other")]
-    tally = soak(plans, subject, 60 * options.minutes, options.seed)
+    tally = soak(plans, subject, 60 * options.minutes, options.stores, options.seed)
     results = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": describe_machine(),

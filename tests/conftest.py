@@ -5,16 +5,23 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from budget import DEEP, SEED
 from hypothesis import HealthCheck, settings
+from slow_tests import LIMIT_SECONDS, allows
 
 if TYPE_CHECKING:
     from attnsearch.models import Checkpoint
 
-# A law holds however slow or busy the machine is.
-settings.register_profile(
-    "attnsearch", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+# A law holds however slow or busy the machine is, hence no deadline.
+_COMMON = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+    database=None,
 )
-settings.load_profile("attnsearch")
+settings.register_profile("steady", _COMMON, max_examples=20, derandomize=True)
+settings.register_profile("deep", _COMMON, max_examples=200)
+settings.load_profile("deep" if DEEP else "steady")
 
 
 def pytest_configure() -> None:
@@ -25,8 +32,17 @@ def pytest_configure() -> None:
     os.environ.pop("ATTNSEARCH_STORE", None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
+def pytest_report_header() -> list[str]:
+    """Say which examples are drawn."""
+    return [f"deep: fresh examples of seed {SEED}"] if DEEP else []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only a deep run does; skip what needs a CUDA device where there is none."""
+    if not DEEP:
+        left_out = [item for item in items if item.get_closest_marker("deep")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     needing_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needing_gpu:
         return
@@ -35,6 +51,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in needing_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name tests that are slow without being on the list, and how to repeat a deep failure.
+
+    A slow test is told and not failed: another process may have slowed it down.
+    """
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport)
+    ]
+    for report in reports:
+        if not DEEP and report.duration > LIMIT_SECONDS and not allows(report.nodeid):
+            terminalreporter.write_line(
+                f"over {LIMIT_SECONDS} s and not in tests/slow_tests.py: "
+                f"{report.duration:.1f} s {report.when} {report.nodeid}"
+            )
+    if DEEP:
+        for report in terminalreporter.getreports("failed"):
+            terminalreporter.write_line(
+                f"to repeat: make test-deep SEED={SEED} TESTS='{report.nodeid}'"
+            )
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -52,7 +53,7 @@ def conditioning(tiny_checkpoint):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @given(steps=st.one_of(st.integers(1, 60), st.sampled_from([500, 998, 999])))
-@settings(max_examples=15)
+@examples(5, deep=150)
 def test_the_noise_falls_from_step_to_step(objective, steps):
     plan = schedule(objective, SamplerConfig(steps=steps))
     assert plan.timestep.shape == plan.noise_level.shape == (steps,)

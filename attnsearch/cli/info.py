@@ -13,6 +13,8 @@ from attnsearch.lookup import find_model, find_store, is_pipeline
 if TYPE_CHECKING:
     import xarray as xr
 
+    from attnsearch.models import Checkpoint
+
 
 _MEASURED_SAMPLES: Final = 32
 
@@ -75,10 +77,16 @@ def _checkpoint_facts(path: Path) -> dict[str, Any]:
         "encoder": f"{checkpoint.encoder.kind} {checkpoint.encoder.source}".strip(),
         "objective": str(checkpoint.objective),
         "training step": checkpoint.step,
+        **_beginning(checkpoint),
         **{f"model {name}": value for name, value in asdict(checkpoint.model).items()},
         **{f"task {name}": value for name, value in asdict(checkpoint.task).items()},
         **(checkpoint.metrics[-1] if checkpoint.metrics else {}),
     }
+
+
+def _beginning(checkpoint: "Checkpoint") -> dict[str, str]:
+    origin = checkpoint.origin
+    return {} if origin is None else {"from": origin.name, "from sha256": origin.digest}
 
 
 def _pipeline_facts(path: Path) -> dict[str, Any]:

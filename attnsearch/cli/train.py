@@ -2,12 +2,15 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import note
+from attnsearch.errors import ConfigError
+from attnsearch.intake import quote
+from attnsearch.lookup import find_model
 
 
 class _Encoder(StrEnum):
@@ -34,6 +37,11 @@ class _Task(StrEnum):
     PAPER = "paper"
 
 
+class _Phrases(StrEnum):
+    SHORT = "short"
+    ALL = "all"
+
+
 class _Objective(StrEnum):
     FLOW = "flow"
     EPSILON = "epsilon"
@@ -52,8 +60,31 @@ def train(
         _Size.FEMTO
     ),
     task: Annotated[_Task, typer.Option(help="Task preset: 32 px or 128 px.")] = _Task.SMALL,
+    phrases: Annotated[
+        _Phrases | None, typer.Option(help="Wordings of a relation; default: the task's.")
+    ] = None,
+    colour_dropout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P | STEP:P,...",
+            help="How often a colour word is left out: 0.5, or by step 0:0,6000:0.5.",
+        ),
+    ] = None,
+    held_out_seed: Annotated[
+        str | None,
+        typer.Option(metavar="SEED | none", help="Which combinations are kept out of training."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="CKPT", help="Model to start with: a file, or one packaged."
+        ),
+    ] = None,
     objective: Annotated[_Objective, typer.Option(help="What is predicted.")] = _Objective.FLOW,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps in all.")] = 12_000,
+    learning_rate_factor: Annotated[
+        float | None, typer.Option(help="On both learning rates; 0.5 suits --from.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, scenes and noise.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     device: options.Device = "auto",
@@ -64,11 +95,16 @@ def train(
     end, model.pt. Ctrl-C saves first.
 
     Example: attnsearch train --encoder rtep --size femto --seed 0 --out runs/rtep-femto-seed0
+
+    Example: attnsearch train --from rtep-atto-seed0 --size atto --colour-dropout 0.5 --out runs/a
     """
     from attnsearch.encoders import EncoderKind, EncoderSpec
-    from attnsearch.training import check_unused
+    from attnsearch.training import ColourDropout, check_unused
 
     check_unused(out, resume=resume)
+    dropout = None if colour_dropout is None else ColourDropout.read(_dropout(colour_dropout))
+    if start is not None:
+        find_model(start)
     EncoderSpec(  # refuses what cannot be, before torch is imported; its sizes come later
         kind=EncoderKind(encoder),
         channels=2,
@@ -82,6 +118,7 @@ def train(
     from attnsearch import experiments
     from attnsearch.devices import named_device
     from attnsearch.models import Objective
+    from attnsearch.task.spec import PhraseSet
     from attnsearch.training import run
 
     experiment = experiments.Experiment(
@@ -91,6 +128,11 @@ def train(
         encoder_dtype=encoder_dtype,
         size=size,
         task=task,
+        phrases=None if phrases is None else PhraseSet(phrases),
+        colour_dropout=dropout,
+        held_out_seed=None if held_out_seed is None else _seed(held_out_seed),
+        start=start,
+        learning_rate_factor=learning_rate_factor,
         objective=Objective(objective),
         steps=steps,
         seed=seed,
@@ -123,3 +165,24 @@ def train(
             ),
         )
     note(f"trained model: {out / 'model.pt'}")
+
+
+def _dropout(text: str) -> Any:
+    """A schedule as an experiment file has it: `0:0,6000:0.5` is [[0, 0.0], [6000, 0.5]]."""
+    try:
+        if ":" not in text:
+            return float(text)
+        stages = [stage.split(":") for stage in text.split(",")]
+        return [[int(step), float(value)] for step, value in stages]
+    except ValueError as error:
+        raise ConfigError(
+            f"--colour-dropout must be a probability, or STEP:PROBABILITY,..., not {quote(text)}"
+        ) from error
+
+
+def _seed(text: str) -> int | str:
+    """A number, or the word for none, which is the experiment's to know."""
+    try:
+        return int(text)
+    except ValueError:
+        return text

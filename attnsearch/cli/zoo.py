@@ -39,7 +39,11 @@ def list_models(
         size = "femto"
         seed = 0
 
-    and may set `task`, `objective`, `steps`, `min_distance` (of the objects, in radii),
+    and may set `task`, `objective`, `steps`, `min_distance` (of the objects, in radii), `phrases`
+    ("short" or "all" wordings of a relation), `colour_dropout` (how often a colour word is left
+    out: 0.5, or by step [[0, 0.0], [6000, 0.5]]), `held_out_seed` (a number, or "none"), `from`
+    (the model to start with: a packaged one's name, or a file from where the TOML is),
+    `learning_rate_factor`,
     `snapshots` (checkpoints to follow the training by), `evaluation_seeds`, `scan_seeds`,
     `encoder_source`, `encoder_dtype`, `sampling_steps`, `guidance`. `train` makes a folder of
     results from each file, `publish` a small checkpoint and its records from each folder.

@@ -47,5 +47,7 @@ def publish(run: Path, folder: Path) -> Path:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "machine": machine,
     }
+    if slim.origin is not None:  # a path would mean nothing elsewhere
+        config |= {"from": slim.origin.name, "from_sha256": slim.origin.digest}
     files.write_json(zoo.beside(path, "config"), config)
     return path

@@ -7,25 +7,31 @@ exist, or a value that cannot be, is refused in one line that names the file and
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from attnsearch import zoo
 from attnsearch.encoders import EncoderKind, EncoderSpec, fit_pretrained
 from attnsearch.errors import ConfigError
 from attnsearch.intake import check_fields, quote, read_regular
-from attnsearch.models import SIZES, DiTConfig, Objective
+from attnsearch.models import SIZES, DiTConfig, Objective, load_checkpoint
 from attnsearch.sampling import SamplerConfig
-from attnsearch.task.captions import grid_captions
+from attnsearch.task.captions import grid_captions, token_count
 from attnsearch.task.spec import PRESETS, PhraseSet, TaskSpec
-from attnsearch.training import TrainingConfig
+from attnsearch.task.wordings import wordings
+from attnsearch.training import ColourDropout, TrainingConfig, WarmStart
 
 _MAX_BYTES: Final = 64 * 2**10
 """Of a file of a dozen keys."""
 _MAX_SEEDS: Final = 10_000
 _MAX_SNAPSHOTS: Final = 1_000
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NOTHING: Final = "none"
+"""What `held_out_seed` says where nothing is held out, for TOML has no null."""
+_KEYS: Final = {"start": "from"}
+"""Keys that Python does not allow a field to be called by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +57,20 @@ class Experiment:
     """Name of a task preset."""
     min_distance: float | None = None
     """Smallest distance of the two centres in radii; None leaves it to the preset."""
+    phrases: PhraseSet | None = None
+    """Which wordings of a relation captions draw from; None leaves it to the preset."""
+    colour_dropout: ColourDropout | None = None
+    """How often a colour word is left out of a training caption; None leaves it to the preset."""
+    held_out_seed: int | str | None = None
+    """Seed of the held-out combinations, or `none` for no such; None leaves it to the preset."""
+    start: str | None = None
+    """Key `from`: what the weights begin with, a packaged model by name or a file that ends in
+    `.pt`; None: at random."""
     objective: Objective = Objective.FLOW
     steps: int = 12_000
     """Optimiser steps in all."""
+    learning_rate_factor: float | None = None
+    """On both learning rates, None being 1; a model that has been trained wants less."""
     snapshots: int = 0
     """Checkpoints along the training that are evaluated and scanned, the last step's included."""
     evaluation_seeds: int = 8
@@ -89,6 +106,24 @@ class Experiment:
             raise ConfigError(
                 f"sampling_steps must lie between 1 and 999, not {self.sampling_steps}"
             )
+        if self.learning_rate_factor is not None and not 0 < self.learning_rate_factor <= 100:
+            raise ConfigError(
+                "learning_rate_factor must be positive and at most 100, not "
+                f"{self.learning_rate_factor}"
+            )
+        if isinstance(self.held_out_seed, str) and self.held_out_seed != _NOTHING:
+            raise ConfigError(
+                f"held_out_seed must be a whole number or {_NOTHING!r}, not "
+                f"{quote(self.held_out_seed)}"
+            )
+        packaged = [None, *(path.stem for path in zoo.packaged())]
+        if self.start not in packaged and not str(self.start).endswith(".pt"):
+            raise ConfigError(
+                "from must be a file that ends in .pt or a packaged model (`attnsearch zoo` lists "
+                f"them), not {quote(self.start)}"
+            )
+        if self.colour_dropout is not None:
+            self.colour_dropout.check_ends_within(self.steps)
         # Refuse the rest by the rules of those who know it, before a pretrained encoder is read.
         self.task_spec()
         EncoderSpec(
@@ -101,23 +136,31 @@ class Experiment:
 
     def task_spec(self) -> TaskSpec:
         """The preset with the overrides of this experiment."""
-        preset = PRESETS[self.task]
-        if self.min_distance is None:
-            return preset
-        return replace(preset, min_distance=self.min_distance)
+        changes: dict[str, Any] = {}
+        if self.min_distance is not None:
+            changes["min_distance"] = self.min_distance
+        if self.phrases is not None:
+            changes["phrases"] = self.phrases
+        if self.colour_dropout is not None:
+            changes["colour_dropout"] = self.colour_dropout.last
+        if self.held_out_seed is not None:
+            seed = self.held_out_seed
+            changes["held_out_seed"] = None if seed == _NOTHING else seed
+        task = replace(PRESETS[self.task], **changes)
+        # The other wordings that a model is tested on are longer than its captions.
+        tested = [caption for group in wordings(task).values() for caption in group]
+        longest = max(map(token_count, tested))
+        return replace(task, text_length=max(task.text_length, longest))
 
     @property
     def sampler(self) -> SamplerConfig:
         """How its images are sampled."""
         return SamplerConfig(steps=self.sampling_steps, guidance=self.guidance)
 
-    def table(self) -> dict[str, str | int | float]:
+    def table(self) -> dict[str, Any]:
         """Its keys as plain values, what is None left out; `parse_experiment` reads it back."""
-        return {
-            key: str(value) if isinstance(value, StrEnum) else value
-            for key, value in asdict(self).items()
-            if value is not None
-        }
+        values = {_key(field): getattr(self, field.name) for field in fields(self)}
+        return {key: _plain(value) for key, value in values.items() if value is not None}
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -140,6 +183,9 @@ def read_experiment(path: Path) -> Experiment:
         raise ConfigError(f"{path}: an experiment's file is named in letters, digits, '.-_'")
     if "name" in table:
         raise ConfigError(f"{path}: unknown key 'name'; an experiment is called by its file")
+    start = table.get("from")
+    if isinstance(start, str) and start.endswith(".pt"):
+        table["from"] = str(path.parent.absolute() / start)
     return parse_experiment(table | {"name": path.stem}, path)
 
 
@@ -149,7 +195,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
     Raises:
         ConfigError: a key is unknown or missing, or its value cannot be.
     """
-    declared = {field.name: field for field in fields(Experiment)}
+    declared = {_key(field): field for field in fields(Experiment)}
     for key in table:
         if key not in declared:
             raise ConfigError(f"{path}: unknown key {quote(key)}; known: {', '.join(declared)}")
@@ -160,7 +206,7 @@ def parse_experiment(table: Mapping[str, Any], path: Path) -> Experiment:
         values = {key: _value(key, declared[key].type, table[key]) for key in table}
         if not _NAME.fullmatch(values["name"]):  # it becomes that of files
             raise ConfigError(f"name must be letters, digits, '.-_', not {quote(values['name'])}")
-        return Experiment(**values)
+        return Experiment(**{declared[key].name: value for key, value in values.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -176,7 +222,7 @@ def training_config(experiment: Experiment) -> TrainingConfig:
     """
     spec = experiment.task_spec()
     text = _encoder_spec(experiment, spec)
-    return TrainingConfig(
+    config = TrainingConfig(
         model=DiTConfig(
             image_side=spec.canvas,
             patch=16 if experiment.task == "paper" else 4,
@@ -186,15 +232,45 @@ def training_config(experiment: Experiment) -> TrainingConfig:
         ),
         encoder=text,
         task=spec,
+        colour_dropout=experiment.colour_dropout,
+        start=None if experiment.start is None else _warm_start(experiment.start),
         objective=experiment.objective,
         steps=experiment.steps,
         seed=experiment.seed,
         snapshots=experiment.snapshots,
     )
+    factor = experiment.learning_rate_factor or 1.0
+    return replace(
+        config,
+        learning_rate=config.learning_rate * factor,
+        matrix_learning_rate=config.matrix_learning_rate * factor,
+    )
+
+
+def _warm_start(start: str) -> WarmStart:
+    path = Path(start) if start.endswith(".pt") else zoo.FOLDER / f"{start}.pt"
+    return WarmStart(name=path.stem, checkpoint=load_checkpoint(path))
+
+
+def _key(field: "Field[Any]") -> str:
+    """What a field is called in a file."""
+    return _KEYS.get(field.name, field.name)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ColourDropout):
+        return value.plain()
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 def _value(key: str, kind: Any, value: Any) -> Any:
     """A TOML value as its field's type; an int may stand for a float, a bool for nothing."""
+    kinds = [each for each in get_args(kind) if each is not type(None)]
+    if kinds == [int, str]:
+        kinds = [str if isinstance(value, str) else int]
+    kind = kinds[0] if kinds else kind
+    if kind is ColourDropout:
+        return ColourDropout.read(value)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         if value not in list(kind):
             raise ConfigError(f"{key} must be one of {', '.join(kind)}, not {quote(value)}")

@@ -12,6 +12,7 @@ from attnsearch.models.checkpoint import (
     save_checkpoint,
 )
 from attnsearch.models.dit import SIZES, DiT, DiTConfig, DiTSize
+from attnsearch.models.origin import Origin
 from attnsearch.models.vae import Vae
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "DiTConfig",
     "DiTSize",
     "Objective",
+    "Origin",
     "PixArtFile",
     "Vae",
     "checkpoint_of",

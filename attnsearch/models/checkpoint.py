@@ -23,6 +23,7 @@ from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.intake import one_line, quote
 from attnsearch.lookup import find_model
 from attnsearch.models.dit import DiT, DiTConfig
+from attnsearch.models.origin import Origin
 from attnsearch.models.pixart import convert_pixart, find_pixart, infer_config
 from attnsearch.models.reading import read_tensors
 from attnsearch.task.spec import PRESETS, Layout, PhraseSet, TaskSpec
@@ -62,6 +63,8 @@ class Checkpoint:
     """What a resumed training needs besides; absent from a published checkpoint."""
     digest: str = ""
     """SHA-256 of the file it was read from."""
+    origin: Origin | None = None
+    """The model its training began with; None if it began at random."""
     control: bool = False
     """Whether the weights are `shuffled`."""
 
@@ -128,6 +131,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "average": _one_name_each(checkpoint.average),
         "metrics": [_one_name_each(evaluation) for evaluation in checkpoint.metrics],
         "training_state": checkpoint.training_state,
+        "origin": checkpoint.origin and asdict(checkpoint.origin),
     }
     partial = path.with_name(path.name + ".partial")
     try:
@@ -278,6 +282,7 @@ def _parse(content: Mapping[str, Any], path: Path, digest: str) -> Checkpoint:
             metrics=[_numbers(evaluation) for evaluation in content["metrics"]],
             training_state=_table(content["training_state"]),
             digest=digest,
+            origin=_origin(content.get("origin")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(
@@ -356,6 +361,11 @@ def _table(state: Any) -> dict[str, Any] | None:
     if state is not None and not isinstance(state, dict):
         raise TypeError("training_state must be a table, or None")
     return state
+
+
+def _origin(source: Any) -> Origin | None:
+    # Files from before there were warm starts do not say; their trainings began at random.
+    return None if source is None else Origin(**source)
 
 
 def _one_name_each(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,6 +187,11 @@ def token_ids(captions: Sequence[Caption], length: int) -> npt.NDArray[np.int64]
     return ids
 
 
+def token_count(caption: Caption) -> int:
+    """Tokens of a caption, the closing `</s>` included."""
+    return sum(len(_SPLIT.get(word, (word,))) for word in caption.words) + 1
+
+
 def role_matrix(captions: Sequence[Caption], length: int) -> npt.NDArray[np.float32]:
     """Gamma [caption, token, role]: one-hot rows, one role per token; pads have the role `pad`."""
     index = np.full((len(captions), length), ROLES.index("pad"))

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from attnsearch.encoders import EncoderSpec
 from attnsearch.errors import ConfigError
-from attnsearch.models import DiTConfig, Objective
+from attnsearch.models import DiTConfig, Objective, Origin
 from attnsearch.task.spec import TaskSpec
+from attnsearch.training.dropout import ColourDropout
+from attnsearch.training.start import WarmStart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,10 @@ class TrainingConfig:
     model: DiTConfig
     encoder: EncoderSpec
     task: TaskSpec
+    colour_dropout: ColourDropout | None = None
+    """By step, ending at the task's; None: the task's throughout."""
+    start: WarmStart | None = None
+    """What the weights begin with; None: at random."""
     objective: Objective = Objective.FLOW
     steps: int
     """Optimiser steps in all."""
@@ -68,6 +74,22 @@ class TrainingConfig:
             raise ConfigError("the model's and the encoder's text channels differ")
         if self.model.text_length != self.encoder.text_length:
             raise ConfigError("the model's and the encoder's text lengths differ")
+        if self.colour_dropout is not None:
+            self.colour_dropout.check_ends_within(self.steps)
+            if self.colour_dropout.last != self.task.colour_dropout:
+                raise ConfigError("colour_dropout must end at the task's")
+        if self.start is not None:
+            self.start.check(self.model, self.encoder, self.objective, self.task)
+
+    @property
+    def origin(self) -> Origin | None:
+        """The model that the weights begin with."""
+        return None if self.start is None else self.start.origin
+
+    @property
+    def dropout(self) -> ColourDropout:
+        """Probability by step that a colour word is left out."""
+        return self.colour_dropout or ColourDropout(stages=((0, self.task.colour_dropout),))
 
     @property
     def snapshot_steps(self) -> tuple[int, ...]:

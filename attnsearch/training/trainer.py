@@ -5,6 +5,7 @@ generator, which is saved with the optimisers.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from attnsearch import encoders
 from attnsearch.errors import CheckpointError, DivergenceError
 from attnsearch.intake import one_line, quote
-from attnsearch.models import Checkpoint, DiT
+from attnsearch.models import Checkpoint, DiT, Origin
 from attnsearch.task.captions import training_captions
 from attnsearch.task.scenes import draw_scenes, render
 from attnsearch.training.captioning import CaptionSampler
@@ -51,13 +52,18 @@ class Trainer:
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
-        self.model = DiT(config.model).to(device)
+        model = DiT(config.model)
+        if config.start is not None:
+            model.load_state_dict(config.start.weights(model))
+        self.model = model.to(device)
         self.average = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
         self.metrics: list[dict[str, float]] = []
-        captions = training_captions(config.task)
-        self._caption_sampler = CaptionSampler(config.task, captions)
+        # What is left out at any step has its captions, though the task may end without.
+        most = max(value for _, value in config.dropout.stages)
+        captions = training_captions(replace(config.task, colour_dropout=most))
+        self._caption_sampler = CaptionSampler(captions)
         text = encoders.build(config.encoder).encode(captions)
         self._text, self._text_mask = text.embedding.to(device), text.mask.to(device)
         self._optimisers = _optimisers(self.model, config)
@@ -126,8 +132,9 @@ class Trainer:
             weights={name: t.detach().cpu() for name, t in self.model.state_dict().items()},
             average={name: t.cpu() for name, t in self.average.items()},
             metrics=self.metrics,
+            origin=self.config.origin,
             training_state={
-                "draws": _draws(self.config),
+                "settings": _settings(self.config),
                 "generator": self.generator.get_state(),
                 "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             },
@@ -136,7 +143,7 @@ class Trainer:
     def _draw(self) -> _Batch:
         config = self.config
         scenes = draw_scenes(config.task, config.batch, self.generator)
-        caption = self._caption_sampler.draw(scenes, self.generator)
+        caption = self._caption_sampler.draw(scenes, config.dropout.at(self.step), self.generator)
         noised = noise_batch(render(config.task, scenes), config, self.generator)
         dropped = torch.rand(config.batch, generator=self.generator) < config.null_probability
         batch = _Batch(*noised, caption, dropped)
@@ -185,17 +192,37 @@ def check_same_run(config: TrainingConfig, checkpoint: Checkpoint) -> dict[str, 
     for name in ("model", "encoder", "task", "objective"):
         if getattr(checkpoint, name) != getattr(config, name):
             raise CheckpointError(f"the checkpoint to resume was trained on another {name}")
-    draws = state.get("draws")
-    for name, value in _draws(config).items():
-        held = draws.get(name) if isinstance(draws, dict) else None
-        if type(held) is not int or held != value:
-            raise CheckpointError(f"the run to resume has {name} {quote(held)}, not {value}")
+    ours, theirs = config.origin, checkpoint.origin
+    if (ours and ours.digest) != (theirs and theirs.digest):
+        raise CheckpointError(
+            f"the run to resume began {_beginning(theirs)}, not {_beginning(ours)}"
+        )
+    saved = state.get("settings")
+    held = saved if isinstance(saved, dict) else {}
+    settings = _settings(config)
+    for name in settings | held:
+        wanted, found = settings.get(name), held.get(name)
+        if type(found) is not type(wanted) or found != wanted:
+            raise CheckpointError(
+                f"the run to resume has {one_line(str(name), 40)} {quote(found)}, not {wanted}"
+            )
     return state
 
 
-def _draws(config: TrainingConfig) -> dict[str, int]:
-    """What decides the random draws of a run, and so may not change within it."""
-    return {"seed": config.seed, "batch": config.batch}
+def _beginning(origin: Origin | None) -> str:
+    return "at random" if origin is None else f"with {origin.name} ({origin.digest[:12]})"
+
+
+def _settings(config: TrainingConfig) -> dict[str, int | float | str]:
+    """What may not change within a run, beside what a checkpoint tells anyway."""
+    stages = [f"{value} from step {step}" for step, value in config.dropout.stages]
+    return {
+        "seed": config.seed,
+        "batch": config.batch,
+        "learning_rate": config.learning_rate,
+        "matrix_learning_rate": config.matrix_learning_rate,
+        "colour_dropout": ", ".join(stages),
+    }
 
 
 def _optimisers(model: DiT, config: TrainingConfig) -> list[torch.optim.Optimizer]:

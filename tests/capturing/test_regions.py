@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,7 +38,7 @@ def recorded(folders):
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99)
 )
-@settings(max_examples=30)
+@examples(9, deep=100)
 def test_pooling_keeps_the_mean(height, width, rows, columns, seed):
     mask = np.random.default_rng(seed).random((height, width))
     pooled = pool(mask, (rows, columns))
@@ -46,7 +47,7 @@ def test_pooling_keeps_the_mean(height, width, rows, columns, seed):
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
-@settings(max_examples=20)
+@examples(6, deep=200)
 def test_pooling_whole_pixels_is_the_mean_of_each_block(tall, wide, seed):
     mask = np.random.default_rng(seed).random((3 * tall, 2 * wide))
     blocks = mask.reshape(3, tall, 2, wide).mean(axis=(1, 3))

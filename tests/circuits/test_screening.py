@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
@@ -117,7 +118,7 @@ def test_networks_with_random_weights_have_no_significant_head(
     assert kstest(np.concatenate(p_values), "uniform", alternative="greater").pvalue > 0.01
 
 
-@settings(max_examples=5)
+@examples(5, deep=50)
 @given(order=st.permutations(range(4)), layer=st.integers(0, 3))
 def test_permuting_heads_permutes_scores(untrained: Build, order: list[int], layer: int) -> None:
     model, text, captions = untrained(3)
@@ -133,7 +134,7 @@ def test_permuting_heads_permutes_scores(untrained: Build, order: list[int], lay
         np.testing.assert_allclose(new, expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=5)
+@examples(5, deep=50)
 @given(factor=st.floats(0.1, 10), head=st.integers(0, 3))
 def test_longer_queries_scale_projection_and_energy_but_not_cosine_nor_p(
     untrained: Build, factor: float, head: int

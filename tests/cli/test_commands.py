@@ -126,6 +126,49 @@ def test_train_resumes_and_publishes(tmp_path: Path) -> None:
     assert any("in_distribution_relation_loose" in line for line in log)
     facts = json.loads(run("info", tmp_path / "run/model.pt", "--json").stdout)
     assert facts["training step"] == 2
+    assert "from" not in facts
+
+
+def test_train_starts_from_a_model_with_another_task(tmp_path: Path) -> None:
+    words = ("train", "--size", "atto", "--device", "cpu", "--steps", 2, "--out", tmp_path / "run")
+    task = ("--colour-dropout", "0:0,1:0.5", "--phrases", "all", "--held-out-seed", "none")
+    begin = ("--from", "rtep-atto-seed0", "--learning-rate-factor", 0.5)
+    assert run(*words, *task, *begin).exit_code == 0
+    facts = json.loads(run("info", tmp_path / "run/model.pt", "--json").stdout)
+    assert facts["from"] == "rtep-atto-seed0"
+    assert len(facts["from sha256"]) == 64
+    assert (facts["task colour_dropout"], facts["task phrases"]) == (0.5, "all")
+    assert facts["task held_out_seed"] is None
+    for other, told in (
+        (task[2:] + begin, "task"),
+        (("--colour-dropout", "0.5", *task[2:], *begin), "colour_dropout"),
+        (task + begin[2:], "began with rtep-atto-seed0"),
+        (task + begin[:2], "learning_rate"),
+    ):
+        assert told in refused(run(*words, *other, "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--colour-dropout", "half"), "--colour-dropout must be a probability"),
+        (("--colour-dropout", "0:0,x:1"), "--colour-dropout must be a probability"),
+        (("--colour-dropout", "1.5"), "colour_dropout 1.5 is not a probability"),
+        (("--held-out-seed", "all"), "held_out_seed"),
+        (("--held-out-seed", "1", "--from", "rtep-atto-seed0"), "this task holds out"),
+        (("--from", "rtep-femto-seed0"), "cannot start from rtep-femto-seed0: its model has"),
+        (("--from", "rte-atto-seed0"), "cannot start from rte-atto-seed0: its encoder has kind"),
+        (("--from", "none.pt"), "none.pt"),
+        (("--from", "none"), "packaged model"),
+        (("--learning-rate-factor", "0"), "learning_rate_factor"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(tmp_path: Path, words: tuple, told: str) -> None:
+    line = refused(
+        run("train", "--size", "atto", "--device", "cpu", "--out", tmp_path / "r", *words)
+    )
+    assert told in line
+    assert not (tmp_path / "r").exists()
 
 
 def test_info_describes_a_store(store: Path) -> None:

@@ -51,7 +51,6 @@ def test_an_encoder_that_cannot_be_is_refused_before_anything_is_read(encoder, o
         Experiment(name="one", encoder=EncoderKind(encoder), size="atto", seed=0, **options)
 
 
-@pytest.mark.slow
 def test_a_contextual_model_is_trained_scanned_and_ranked(tmp_path: Path):
     trained = run(
         "train", "--encoder", "minilm", "--size", "atto", "--steps", 20, "--out", tmp_path / "run"

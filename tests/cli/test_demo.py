@@ -4,14 +4,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from attnsearch.cli import app
 from attnsearch.zoo import beside, demonstration, packaged, summarise
 
 
-@pytest.mark.slow
 def test_the_demonstration_model_has_a_significant_relational_head(tmp_path: Path) -> None:
     runner = CliRunner()
     store = tmp_path / "demo.zarr"

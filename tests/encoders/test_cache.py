@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnsearch.encoders.cache import EmbeddingCache
@@ -80,7 +81,7 @@ def test_what_is_no_file_counts_as_none(make, tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@examples(18, deep=200)
 def test_of_any_damaged_file_comes_an_embedding_or_none(cache, data):
     whole = bytearray(array_file(GOOD))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -132,6 +132,9 @@ def test_a_run_of_the_train_command_is_taken_over_if_it_is_the_same(finished, ex
     for other in (
         replace(plain, seed=1),
         replace(plain, min_distance=1.5),
+        replace(plain, learning_rate_factor=0.5),
+        replace(plain, held_out_seed="none"),
+        replace(plain, start=str(finished / "model.pt")),
         replace(plain, steps=2),
     ):
         with pytest.raises(AttnsearchError):
@@ -182,6 +185,17 @@ def test_a_published_model_scans_and_is_listed(finished, experiment, tmp_path):
     best = json.loads((finished / "ranking.json").read_text())["heads"][0]
     assert summary.head == f"L{best['layer']}H{best['head']}"
     assert (summary.score, summary.q_value) == (best["score"], best["q_value"])
+
+
+def test_a_published_warm_start_names_its_source(finished, experiment, tmp_path):
+    source = load_checkpoint(finished / "model.pt")
+    begun = replace(experiment, name="warm", snapshots=0, start=str(finished / "model.pt"))
+    run_experiment(begun, tmp_path / "warm", CPU)
+    assert is_finished(begun, tmp_path / "warm")
+    path = publish(tmp_path / "warm", tmp_path / "zoo")
+    config = json.loads(zoo.beside(path, "config").read_text())
+    assert (config["from"], config["from_sha256"]) == ("model", source.digest)
+    assert load_checkpoint(path).origin.digest == source.digest
 
 
 def test_an_unfinished_run_is_not_published(finished, tmp_path):

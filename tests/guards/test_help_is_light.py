@@ -61,6 +61,8 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     "train": [
         ("--out run --encoder t5", "the t5 encoder needs a source", ()),
         ("--out run --encoder-source x", "takes no source", ()),
+        ("--out run --from nosuch", "no such file or packaged model: nosuch", ()),
+        ("--out run --colour-dropout often", "--colour-dropout must be", ()),
         ("--out begun", "already holds a run; pass --resume", ()),
         ("--out run --device 'my gpu'", "is no device", ()),
     ],

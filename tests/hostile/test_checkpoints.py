@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as safe_bytes
 
 from attnsearch.models import save_checkpoint
 
-FEW = settings(max_examples=40)
+FEW = examples(12, deep=120)
 COMMANDS = (
     ("info",),
     ("info", "--json"),
@@ -35,7 +36,7 @@ def place(tmp_path_factory):
 def content(tiny_checkpoint, tmp_path_factory):
     """What is in a checkpoint that training could go on from."""
     path = tmp_path_factory.mktemp("good") / "model.pt"
-    state = {"draws": {"seed": 0, "batch": 64}, "generator": torch.Generator().get_state()}
+    state = {"settings": {"seed": 0, "batch": 64}, "generator": torch.Generator().get_state()}
     save_checkpoint(replace(tiny_checkpoint, training_state=state), path)
     return torch.load(path, weights_only=True)
 

@@ -127,7 +127,6 @@ def test_no_file_takes_more_memory_than_it_has_bytes(good, forged, tmp_path):
         assert "allocate" not in message, (name, message)
 
 
-@pytest.mark.slow
 def test_the_process_of_these_tests_may_not_grow_much(good, tiny_checkpoint, tmp_path):
     """A file that is as large as it says is too large for it."""
     weights = tiny_checkpoint.weights | {"more": torch.zeros(GROWTH // 2)}

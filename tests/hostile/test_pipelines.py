@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -18,7 +19,7 @@ from attnsearch.models import DiT, save_checkpoint
 # diffusers turns a tensor into an array in a way NumPy is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FEW = settings(max_examples=40)
+FEW = examples(12, deep=120)
 TABLES = (
     "model_index.json",
     "scheduler/scheduler_config.json",
@@ -93,7 +94,6 @@ def test_a_pipeline_as_it_should_be_is_read(look, copy, name, plan):
     assert look(copy(name), plan=plan).exit_code == 0
 
 
-@pytest.mark.slow
 @given(data=st.data())
 @FEW
 def test_other_values_in_a_pipeline(look, spoilt, copy, data):
@@ -103,7 +103,6 @@ def test_other_values_in_a_pipeline(look, spoilt, copy, data):
     look(folder, plan=data.draw(st.booleans()))
 
 
-@pytest.mark.slow
 @given(data=st.data())
 @FEW
 def test_damaged_bytes_of_a_pipeline(look, damaged, copy, data):
@@ -113,7 +112,6 @@ def test_damaged_bytes_of_a_pipeline(look, damaged, copy, data):
     look(folder)
 
 
-@pytest.mark.slow
 @given(data=st.data())
 @FEW
 def test_other_names_in_an_index(look, copy, data):
@@ -249,7 +247,6 @@ def test_the_scale_of_a_vae_is_a_number(refused, lawful, good, latent, place, ke
         assert f"{key} of the VAE in {folder} is " in refused(place, *words)
 
 
-@pytest.mark.slow
 @given(data=st.data())
 @FEW
 def test_other_values_and_bytes_in_a_vae(lawful, spoilt, damaged, good, latent, place, data):
@@ -278,7 +275,6 @@ def encoded(tiny_pipelines, tmp_path_factory):
 T5 = ("config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors")
 
 
-@pytest.mark.slow
 @given(data=st.data())
 @FEW
 def test_other_files_of_an_encoder(lawful, spoilt, damaged, encoded, tiny_checkpoint, place, data):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnsearch import zoo
@@ -16,7 +17,7 @@ from attnsearch.experiments import Experiment, training_config
 from attnsearch.experiments.folder import write_json
 from attnsearch.training import run as training
 
-FEW = settings(max_examples=40)
+FEW = examples(12, deep=120)
 PUBLISHED = zoo.FOLDER / "rtep-atto-seed0.pt"
 CPU = ("--device", "cpu")
 

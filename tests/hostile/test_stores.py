@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from budget import examples
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -55,8 +56,9 @@ def test_what_is_not_damaged_is_read(written, lawful):
         assert lawful(written.parent, *command(verb, written)).exit_code == 0
 
 
-@settings(
-    max_examples=20,
+@examples(
+    6,
+    deep=200,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
@@ -72,8 +74,9 @@ def test_bytes_of_any_file_of_a_store(written, damaged, lawful, tmp_path_factory
     shutil.rmtree(folder)
 
 
-@settings(
-    max_examples=20,
+@examples(
+    6,
+    deep=200,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnsearch import scanning
@@ -14,7 +15,7 @@ from attnsearch.models import save_checkpoint
 # diffusers turns a tensor into an array in a way NumPy is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FEW = settings(max_examples=30)
+FEW = examples(9, deep=100)
 FILES = {
     "captions.txt": """red circle is above blue square
 blue triangle is left of red square

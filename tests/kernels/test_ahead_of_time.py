@@ -1,43 +1,45 @@
 """The kernels compiled for three chips without one of them."""
 
-import json
-import os
-import subprocess
-import sys
+import importlib
+import itertools
 from pathlib import Path
 
 import pytest
+from budget import DEEP
 
 pytest.importorskip("triton")
 
 from attnsearch_kernels.triton.resources import SHARED_MEMORY
 
-ROOT = Path(__file__).parents[2]
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+KERNELS = {"fused", "long", "given_lse"}
+MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_90": "HGMMA", "gfx942": "MFMA"}
 
 
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_kernels_compile_for_every_chip_without_spilling_and_use_its_tensor_cores(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "ahead.json"
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "benchmarks/kernels.py", "--aot", "--output", output],
-        env=environment | {"PYTHONPATH": "kernels", "TRITON_CACHE_DIR": str(tmp_path / "cache")},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    """Each kernel once a chip, with the tiles of its first call; deep: every tile of the table."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    ahead = importlib.import_module("_ahead")
+    if not DEEP:
+        every = ahead._jobs
+        monkeypatch.setattr(ahead, "_jobs", lambda target: first_of_each(every(target)))
+    rows = list(ahead.compile_all())
+    assert {(row.target, row.kernel) for row in rows} == set(
+        itertools.product(SHARED_MEMORY, KERNELS)
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads(output.read_text())["rows"]
-    kernels = {"fused", "long", "given_lse"}
-    assert {(row["target"], row["kernel"]) for row in rows} >= {
-        (target, kernel) for target in SHARED_MEMORY for kernel in kernels
-    }
     for row in rows:
-        resources = row["resources"]
-        assert resources["spilled"] == 0, row
-        assert resources["shared"] <= SHARED_MEMORY[row["target"]], row
-        kind = {"sm_80": "HMMA", "sm_90": "HGMMA", "gfx942": "MFMA"}[row["target"]]
-        assert resources["tensor_core"][kind] > 0, row
+        assert row.problem is None, row
+        assert row.resources.spilled == 0, row
+        assert row.resources.shared <= SHARED_MEMORY[row.target], row
+        assert row.resources.tensor_core[MATRIX_INSTRUCTION[row.target]] > 0, row
+
+
+def first_of_each(jobs):
+    chosen = {}
+    for job in jobs:
+        chosen.setdefault(job.launch.kernel.__name__, job)
+    return list(chosen.values())

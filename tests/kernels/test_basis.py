@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnsearch_kernels import dct2, inverse_dct2
@@ -16,7 +17,7 @@ def _random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@settings(max_examples=30)
+@examples(9, deep=100)
 @given(GRIDS)
 def test_columns_are_orthonormal_on_every_grid(grid: tuple[int, int, int]) -> None:
     height, width, order = grid

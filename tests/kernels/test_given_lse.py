@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from sketch_calls import Call, calls, make_call
 
 from attnsearch_kernels import Backend, MapStatistics, SketchedAttention, sketch_given_lse
@@ -22,7 +23,7 @@ def assert_agrees(statistics: MapStatistics, call: Call, backend: Backend) -> No
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=20 if INTERPRETED else 60)
+@examples(5 if INTERPRETED else 18, deep=200)
 @given(call=calls())
 def test_equals_the_statistics_of_the_definition(backend: Backend, call: Call) -> None:
     assert_agrees(call.run_given_lse(backend), call, backend)

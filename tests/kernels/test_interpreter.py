@@ -5,12 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 FOLDER = Path(__file__).parent
 
 
-@pytest.mark.slow
 def test_interpreted_kernels_keep_every_law_of_sketch_attention() -> None:
     files = ("test_sketch_attention.py", "test_given_lse.py", "test_triton.py")
     done = subprocess.run(

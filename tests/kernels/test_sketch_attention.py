@@ -7,7 +7,8 @@ from math import log
 
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sketch_calls import Call, calls, make_call
 from torch import Tensor
@@ -51,7 +52,7 @@ def assert_same(actual: SketchedAttention, expected: SketchedAttention) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=20 if INTERPRETED else 60)
+@examples(5 if INTERPRETED else 18, deep=200)
 @given(call=calls())
 def test_equals_the_definition_on_any_shape_and_mask(backend: Backend, call: Call) -> None:
     assert_agrees(call.run(backend), call, backend)
@@ -118,7 +119,7 @@ def test_sketch_summed_over_roles_is_the_basis_transform_of_ones(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=10 if INTERPRETED else 30)
+@examples(4 if INTERPRETED else 9, deep=100)
 @given(call=calls(), seed=st.integers(0, 99))
 def test_permuting_heads_permutes_every_result(backend: Backend, call: Call, seed: int) -> None:
     order = torch.randperm(call.query.shape[1], generator=torch.Generator().manual_seed(seed))
@@ -130,7 +131,7 @@ def test_permuting_heads_permutes_every_result(backend: Backend, call: Call, see
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=10 if INTERPRETED else 30)
+@examples(4 if INTERPRETED else 9, deep=100)
 @given(call=calls(), seed=st.integers(0, 99))
 def test_permuting_keys_with_roles_and_mask_changes_nothing(
     backend: Backend, call: Call, seed: int
@@ -192,7 +193,7 @@ def test_one_token_of_text_takes_all_attention(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=10 if INTERPRETED else 30)
+@examples(4 if INTERPRETED else 9, deep=100)
 @given(call=calls())
 def test_statistics_stay_in_their_ranges(backend: Backend, call: Call) -> None:
     result = call.run(backend)

@@ -61,7 +61,6 @@ def test_several_models_are_several_scans(models: list[Path], serial: Path, tmp_
     assert tree_bytes(tmp_path / "s.zarr") == tree_bytes(serial)
 
 
-@pytest.mark.slow
 def test_processes_end_with_the_bytes_of_one(
     models: list[Path], serial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +73,6 @@ def test_processes_end_with_the_bytes_of_one(
     assert tree_bytes(store) == tree_bytes(serial)
 
 
-@pytest.mark.slow
 # A worker that is killed says so in its own way.
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_may_be_killed(models: list[Path], serial: Path, tmp_path: Path) -> None:
@@ -109,7 +107,6 @@ def test_a_worker_may_be_killed(models: list[Path], serial: Path, tmp_path: Path
     assert not [finding for check in verify(store) for finding in check.findings]
 
 
-@pytest.mark.slow
 def test_what_a_worker_finds_wrong_is_one_line(models: list[Path], tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     assert run("scan", models[0], "--store", store, "--steps", 1, "--seeds", 1).exit_code == 0

@@ -105,6 +105,7 @@ def only_new_objects():
     gc.unfreeze()
 
 
+@pytest.mark.deep  # asks the garbage collector what is alive
 @pytest.mark.usefixtures("only_new_objects")
 @pytest.mark.parametrize("name", ["pixart", "flux"])
 def test_memory_holds_what_the_layout_says_and_no_more_with_every_step(

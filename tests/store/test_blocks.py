@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numcodecs.zstd import compress
 
@@ -35,7 +36,7 @@ def indices(size):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(18, deep=200)
 @given(st.data())
 def test_any_part_of_any_array_is_as_zarr_reads_it(written, data):
     store, arrays = written

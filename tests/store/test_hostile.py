@@ -8,7 +8,8 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from hypothesis import Phase, given, settings
+from budget import examples
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from attnsearch.errors import StoreError
@@ -98,7 +99,7 @@ def use(scan, store):
     attempt(lambda: repair(store, verify(store)))
 
 
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(8, deep=100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.sampled_from(
         [
@@ -122,7 +123,7 @@ def test_metadata_that_lie_under_right_checksums(written, tmp_path_factory, name
     shutil.rmtree(store)
 
 
-@settings(max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(5, deep=50, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.sampled_from(["ledger/fixed.json", "ledger/0.json"]),
     st.integers(0, 10**6),
@@ -141,7 +142,7 @@ def test_records_that_lie_under_right_checksums(written, tmp_path_factory, name,
     shutil.rmtree(store)
 
 
-@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(6, deep=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
 def test_data_that_lie_under_right_checksums(written, tmp_path_factory, file, position, data):
     scan, original = written

@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import Phase, given, settings
+from budget import examples
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from attnsearch.store import Turn, verify
@@ -168,7 +169,7 @@ def survives(recorded, moment, chance):
         return len(there)
 
 
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(8, deep=100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.floats(0, 1), st.integers(0, 2**32))
 def test_a_power_cut_at_any_moment_costs_no_acknowledged_block(recorded, part, seed):
     moment = round(part * len(recorded[1].operations))

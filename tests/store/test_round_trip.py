@@ -6,7 +6,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attnsearch.errors import StoreError
@@ -35,7 +36,7 @@ def test_every_array_and_coordinate_comes_back(scan, store):
     assert {spec.name for spec in COORDINATES} <= set(dataset.coords)
 
 
-@settings(max_examples=8)
+@examples(8, deep=80)
 @given(
     samples=st.integers(1, 9),
     block=st.integers(1, 10),

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import Phase, settings
+from budget import examples
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -239,8 +240,9 @@ def machine_of(make):
 def test_a_store_is_what_its_model_says(make):
     run_state_machine_as_test(
         machine_of(make),
-        settings=settings(
-            max_examples=10,
+        settings=examples(
+            5,
+            deep=100,
             stateful_step_count=25,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],
         ),

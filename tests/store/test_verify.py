@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from budget import examples
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from attnsearch.errors import StoreError
@@ -73,7 +74,7 @@ def restore(scan, other, store):
     other.write(store, "other", blocks=1)
 
 
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(8, deep=100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.integers(0, 10**6),
     st.floats(0, 1, exclude_max=True),

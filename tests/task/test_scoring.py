@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from budget import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -235,7 +236,7 @@ def test_an_extra_object_that_was_not_asked_for_does_not_matter():
 
 
 @given(seed=st.integers(0, 2**32 - 1), smoothness=st.sampled_from([0.8, 1.5, 2.5]))
-@settings(max_examples=25)
+@examples(8, deep=100)
 def test_scores_imply_one_another_on_any_image(seed, smoothness):
     rng = np.random.default_rng(seed)
     scenes = draw_scenes(SMALL, 1, torch.Generator().manual_seed(seed))

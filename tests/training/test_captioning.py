@@ -16,7 +16,7 @@ def drawn(spec, count=4000):
     generator = torch.Generator().manual_seed(0)
     captions = training_captions(spec)
     scenes = draw_scenes(spec, count, generator)
-    chosen = CaptionSampler(spec, captions).draw(scenes, generator)
+    chosen = CaptionSampler(captions).draw(scenes, spec.colour_dropout, generator)
     return scenes, [captions[index] for index in chosen]
 
 

@@ -89,8 +89,11 @@ def test_a_run_on_anything_else_is_not_resumed(tiny_run, name, change):
         Trainer.resume(config, checkpoint, CPU)
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", 5), ("batch", 4)])
-def test_a_run_with_other_draws_is_not_resumed(tiny_run, name, value):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", 5), ("batch", 4), ("learning_rate", 0.001), ("matrix_learning_rate", 0.01)],
+)
+def test_a_run_with_other_settings_is_not_resumed(tiny_run, name, value):
     checkpoint = Trainer(tiny_run, CPU).checkpoint()
     with pytest.raises(CheckpointError, match=f"has {name} .*, not {value}"):
         Trainer.resume(replace(tiny_run, **{name: value}), checkpoint, CPU)
@@ -287,9 +290,12 @@ def test_a_damaged_training_state_is_refused(stopped, tiny_run, name):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("draws", [None, {}, {"seed": "0", "batch": 8}, {"seed": True, "batch": 8}])
-def test_draws_of_another_kind_are_refused(stopped, tiny_run, draws):
-    state = stopped.training_state | {"draws": draws}
+@pytest.mark.parametrize(
+    "change", [None, {}, {"seed": "0"}, {"seed": True}, {"batch": 8.0}, {"more": 1}], ids=str
+)
+def test_settings_of_another_kind_are_refused(stopped, tiny_run, change):
+    settings = stopped.training_state["settings"] | change if change else change
+    state = stopped.training_state | {"settings": settings}
     with pytest.raises(CheckpointError, match="the run to resume has"):
         Trainer.resume(tiny_run, replace(stopped, training_state=state), CPU)
 

@@ -92,6 +92,18 @@ def find_model(named: Path | str) -> Path:
     )
 
 
+def find_checkpoint(named: Path | str) -> Path:
+    """The file of a checkpoint; as `find_model`, for what a folder does not serve.
+
+    Raises:
+        CheckpointError: there is none, or it is a folder.
+    """
+    path = find_model(named)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a checkpoint{model_inside(path)}")
+    return path
+
+
 def is_pipeline(path: Path) -> bool:
     """Whether a path is a folder written by a pipeline's `save_pretrained`."""
     return (path / PIPELINE_INDEX).is_file()
@@ -108,10 +120,19 @@ def scan_name(model: Path | str, *, control: bool = False) -> str:
     return f"{plain}{_CONTROL}" if control else plain
 
 
-def renamed(model: Path | str) -> bool:
-    """Whether a model cannot give its own name to its scan."""
-    own = _own_name(Path(model))
-    return own != _plain_name(own)
+def name_scan(model: Path | str, *, control: bool = False) -> str:
+    """The `scan_name` of a model; says so on stderr where it is not the model's own."""
+    path = Path(model)
+    name = scan_name(path, control=control)
+    if _plain_name(own := _own_name(path)) != own:
+        _say(f"{path.name} is scanned as {name}; --name gives it another name")
+    return name
+
+
+def model_inside(folder: Path) -> str:
+    """What may have been meant by the folder of a run; nothing where it is none."""
+    inside = folder / "model.pt"
+    return f"; did you mean {inside}?" if inside.is_file() else ""
 
 
 def check_scan_name(name: str) -> None:

@@ -11,9 +11,10 @@ from attnsearch.lookup import (
     STORE_VARIABLE,
     USUAL_STORE,
     check_scan_name,
+    find_checkpoint,
     find_model,
     find_store,
-    renamed,
+    name_scan,
     scan_name,
 )
 from attnsearch.zoo import demonstration, packaged
@@ -101,6 +102,16 @@ def test_what_is_no_model_is_named_with_what_it_may_have_been(tmp_path: Path) ->
         find_model("no/mine.pt")
 
 
+def test_a_folder_is_no_checkpoint_and_the_one_in_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(CheckpointError, match=r"run is a folder, not a checkpoint$"):
+        find_checkpoint("run")
+    (tmp_path / "run" / "model.pt").touch()
+    with pytest.raises(CheckpointError, match=r"did you mean run/model\.pt\?"):
+        find_checkpoint("run")
+    assert find_checkpoint("run/model.pt") == Path("run/model.pt")
+
+
 def test_a_scan_is_named_after_the_file_or_the_folder_of_a_run(tmp_path: Path) -> None:
     assert scan_name("zoo/rtep.pt") == "rtep"
     assert scan_name(Path("runs/seed3/model.pt")) == "seed3"
@@ -109,7 +120,9 @@ def test_a_scan_is_named_after_the_file_or_the_folder_of_a_run(tmp_path: Path) -
     assert scan_name("pixart") == "pixart"
 
 
-def test_what_cannot_be_in_a_name_is_left_out() -> None:
+def test_what_cannot_be_in_a_name_is_left_out_and_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for file, name in {
         "my model (final).pt": "my-model-final",
         "my m\N{LATIN SMALL LETTER O WITH DIAERESIS}del v1.0 (final).pt": "my-model-v1.0-final",
@@ -117,8 +130,10 @@ def test_what_cannot_be_in_a_name_is_left_out() -> None:
         "--odd--.pt": "odd",
     }.items():
         assert scan_name(file) == name
-        assert renamed(file)
-    assert not renamed("model_v1.0-final.pt")
+        assert name_scan(file) == name
+        assert f"{file} is scanned as {name}; --name" in capsys.readouterr().err
+    assert name_scan("model_v1.0-final.pt") == "model_v1.0-final"
+    assert capsys.readouterr().err == ""
 
 
 @given(
@@ -130,8 +145,6 @@ def test_every_file_gives_a_name_that_a_scan_can_have(own: str) -> None:
     for control in (False, True):
         name = scan_name(f"folder/{own}.pt", control=control)
         check_scan_name(name)
-    plain = scan_name(f"folder/{own}.pt")
-    assert not renamed(f"folder/{plain}.pt")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "-x", "a b", "x" * 129])

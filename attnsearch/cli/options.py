@@ -8,7 +8,7 @@ import typer
 
 from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
-from attnsearch.lookup import find_model, find_store
+from attnsearch.lookup import find_checkpoint, find_model, find_store
 
 if TYPE_CHECKING:
     from attnsearch.scanning import Reading
@@ -77,7 +77,9 @@ def writable(path: Path | None) -> Path | None:
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        metavar="CKPT", help="A checkpoint file, or a packaged model by name.", callback=find_model
+        metavar="CKPT",
+        help="A checkpoint file, or a packaged model by name.",
+        callback=find_checkpoint,
     ),
 ]
 Models = Annotated[

@@ -12,7 +12,7 @@ from attnsearch.cli import options
 from attnsearch.cli.console import human_bytes, note, note_left_out, print_json, progress
 from attnsearch.cli.running import opened_runner
 from attnsearch.errors import ConfigError, PromptError
-from attnsearch.lookup import check_scan_name, find_store, renamed, scan_name
+from attnsearch.lookup import check_scan_name, find_store, name_scan, scan_name
 
 if TYPE_CHECKING:
     from attnsearch.scanning import ScanPlan, ScanRequest, Subject
@@ -127,7 +127,7 @@ def scan(
 
 
 def _names(models: Sequence[Path], name: str | None, *, control: bool) -> list[str]:
-    """What the scan of each model is called; says so where that is not the name of its file.
+    """What the scan of each model is called.
 
     Raises:
         ConfigError: two would be called the same.
@@ -144,10 +144,7 @@ def _names(models: Sequence[Path], name: str | None, *, control: bool) -> list[s
             f"several models would be scanned as {', '.join(sorted(doubled))}; "
             "scan them one by one, each under a --name"
         )
-    for model, called in zip(models, names, strict=True):
-        if renamed(model):
-            note(f"{model.name} is scanned as {called}; --name gives it another name")
-    return names
+    return [name_scan(model, control=control) for model in models]
 
 
 def _scan_here(requests: "list[ScanRequest]", store: str) -> "list[ScanPlan]":

@@ -10,7 +10,7 @@ from attnsearch.cli import options
 from attnsearch.cli.console import note
 from attnsearch.errors import ConfigError
 from attnsearch.intake import quote
-from attnsearch.lookup import find_model
+from attnsearch.lookup import find_checkpoint
 
 
 class _Encoder(StrEnum):
@@ -104,7 +104,7 @@ def train(
     check_unused(out, resume=resume)
     dropout = None if colour_dropout is None else ColourDropout.read(_dropout(colour_dropout))
     if start is not None:
-        find_model(start)
+        find_checkpoint(start)
     EncoderSpec(  # refuses what cannot be, before torch is imported; its sizes come later
         kind=EncoderKind(encoder),
         channels=2,

@@ -21,7 +21,7 @@ from torch import Tensor
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.intake import one_line, quote
-from attnsearch.lookup import find_model
+from attnsearch.lookup import find_checkpoint
 from attnsearch.models.dit import DiT, DiTConfig
 from attnsearch.models.origin import Origin
 from attnsearch.models.pixart import convert_pixart, find_pixart, infer_config
@@ -158,7 +158,7 @@ def load_checkpoint(model: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or not one of ours.
     """
-    path = find_model(model)
+    path = find_checkpoint(model)
     content, digest = read_tensors(path)
     if find_pixart(content) is not None:
         raise CheckpointError(

@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from attnsearch.lookup import check_scan_name, find_model, find_store, is_pipeline, scan_name
+from attnsearch.lookup import check_scan_name, find_model, find_store, is_pipeline, name_scan
 from attnsearch.models import Checkpoint, Vae, load_checkpoint, load_pixart
 from attnsearch.prompts import Prompt, prompt_of_caption, read_prompts
 from attnsearch.sampling import SamplerConfig
@@ -95,7 +95,7 @@ def scan(
         AttnsearchError: the model, the prompts or the store are not usable.
     """
     path = find_model(model)
-    named = name or scan_name(path, control=reading is not None and reading.control)
+    named = name or name_scan(path, control=reading is not None and reading.control)
     check_scan_name(named)
     place = find_store(store, make=True)
     subject = open_subject(path, device or torch.device("cpu"), reading)

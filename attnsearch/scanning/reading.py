@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import ConfigError
-from attnsearch.lookup import is_pipeline
+from attnsearch.lookup import is_pipeline, model_inside
 
 if TYPE_CHECKING:
     from attnsearch.capturing.regions import Segmenter
@@ -65,7 +65,9 @@ class Reading:
             if self.encoder is not None or self.vae is not None:
                 raise ConfigError(f"{model} is a pipeline and brings its own encoder and VAE")
         elif model.is_dir():
-            raise ConfigError(f"{model} is neither a checkpoint file nor a pipeline's folder")
+            raise ConfigError(
+                f"{model} is neither a checkpoint file nor a pipeline's folder{model_inside(model)}"
+            )
         elif self.segmenter is not None:
             raise ConfigError(f"the images of {model} have a scorer of their own")
         elif self.size is not None:

@@ -96,7 +96,7 @@ def make_zeros(path):
     ("make", "reason"),
     [
         (os.mkfifo, "Not a regular file"),
-        (os.mkdir, "is a folder"),
+        (os.mkdir, "Is a directory"),
         (make_zeros, "Not a regular file"),
         (make_dangling, "no such file"),
     ],

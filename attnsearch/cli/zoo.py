@@ -1,5 +1,6 @@
 """`attnsearch zoo`: list models, train them from experiment files, look back, publish."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -76,7 +77,7 @@ def list_models(
 
 def _files(paths: list[Path]) -> list[Path]:
     for path in paths:
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise ConfigError(f"cannot read {path}: there is no such file")
     return paths
 

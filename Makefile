@@ -20,8 +20,6 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(), 8))")
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 SEED := $(or $(SEED),$(shell $(PYTHON) -c "import secrets; print(secrets.randbits(32))"))
 
-ZOO_CHECKPOINT := attnsearch/zoo/rtep-femto-seed0.pt
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-deep lint bench clean
 
@@ -34,7 +32,7 @@ help:
 	@echo "make clean   remove .venv and what the targets wrote"
 
 demo: $(RUN)
-	$(BIN)/attnsearch scan $(ZOO_CHECKPOINT) --store demo.zarr
+	$(BIN)/attnsearch scan rtep-femto-seed0 --store demo.zarr
 	$(BIN)/attnsearch rank demo.zarr --metric relational
 
 test: lint

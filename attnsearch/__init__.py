@@ -4,8 +4,9 @@ The names below are the public page. They load on first use, so that importing `
 nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from attnsearch.lazy import loader
 
 if TYPE_CHECKING:
     from attnsearch.ablation import Ablation as Ablation
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from attnsearch.circuits import circuit_of as circuit_of
     from attnsearch.circuits import screening_of as screening_of
     from attnsearch.clustering import find_families as find_families
-    from attnsearch.clustering import signatures as signatures
-    from attnsearch.clustering import standardised as standardised
+    from attnsearch.clustering.signatures import signatures as signatures
+    from attnsearch.clustering.signatures import standardised as standardised
     from attnsearch.errors import AttnsearchError as AttnsearchError
     from attnsearch.evaluation import evaluate as evaluate
     from attnsearch.metrics import Template as Template
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from attnsearch.sampling import SamplerConfig as SamplerConfig
     from attnsearch.scanning import scan as scan
     from attnsearch.store import open_scan as open_scan
+    from attnsearch.store import open_scans as open_scans
     from attnsearch.store import open_store as open_store
 
 _HOMES: Final = {
@@ -47,22 +49,20 @@ _HOMES: Final = {
     "load_checkpoint": "models",
     "measure_effects": "ablation",
     "open_scan": "store",
+    "open_scans": "store",
     "open_store": "store",
     "rank": "metrics",
     "read_prompts": "prompts",
     "scan": "scanning",
     "screening_of": "circuits",
-    "signatures": "clustering",
-    "standardised": "clustering",
+    "signatures": "clustering.signatures",
+    "standardised": "clustering.signatures",
 }
 
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'attnsearch' has no attribute {name!r}")
-    return getattr(import_module(f"attnsearch.{_HOMES[name]}"), name)
+__getattr__ = loader(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

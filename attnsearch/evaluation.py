@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from attnsearch import encoders
 from attnsearch.axes import RELATIONS
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import ConfigError
-from attnsearch.models import Checkpoint
+from attnsearch.models import Checkpoint, checkpoint_of
 from attnsearch.models.guidance import Conditioning
 from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample, to_pixels
 from attnsearch.task.captions import Caption, grid_captions
@@ -126,7 +127,7 @@ class Exam:
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    model: Checkpoint | Path | str,
     *,
     seeds: int,
     sampler: SamplerConfig,
@@ -136,11 +137,14 @@ def evaluate(
 ) -> Evaluation:
     """Sample the task's whole prompt grid under seeds 0, 1, ... and score every image.
 
-    `advance` is told the number of images finished after each batch.
+    `model` is a checkpoint, its file, or a packaged model by name. `advance` is told the number of
+    images finished after each batch.
 
     Raises:
+        CheckpointError: the model cannot be read.
         ConfigError: as of `Exam`.
     """
+    checkpoint = checkpoint_of(model)
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     images, outcome = _sit(exam, batch, advance)
     captions = [exam.caption(number) for number in range(len(exam))]

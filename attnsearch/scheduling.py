@@ -7,16 +7,15 @@ it is put together in a fixed order.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
-
-from dask.base import compute
-from dask.callbacks import Callback
-from dask.delayed import Delayed
-from threadpoolctl import threadpool_limits
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from attnsearch.cleanup import on_error
 from attnsearch.errors import AttnsearchError, ConfigError
+
+if TYPE_CHECKING:
+    from dask.delayed import Delayed
 
 THREADS: Final = "threads"
 PROCESSES: Final = "processes"
@@ -33,7 +32,7 @@ class Runner(Protocol):
     dashboard: str
     """Address of a page that shows them running; empty where there is none."""
 
-    def run(self, tasks: Sequence[Delayed], whole: Delayed, advance: Advance) -> Any:
+    def run(self, tasks: "Sequence[Delayed]", whole: "Delayed", advance: Advance) -> Any:
         """What `whole` computes, which is made of `tasks`.
 
         Raises:
@@ -102,18 +101,25 @@ class _LocalRunner:
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
-    def run(self, tasks: Sequence[Delayed], whole: Delayed, advance: Advance) -> Any:
+    def run(self, tasks: "Sequence[Delayed]", whole: "Delayed", advance: Advance) -> Any:
+        from dask import multiprocessing, threaded
+        from dask.base import compute
+        from dask.callbacks import Callback
+        from threadpoolctl import threadpool_limits
+
         keys = {task.key for task in tasks}
 
         def finished(key: Any, *_: Any) -> None:
             if key in keys:
                 advance(1)
 
-        # One at a time: by default processes are given six, whatever they are.
-        more = {"chunksize": 1} if self._kind == PROCESSES else {}
+        # Not by name, for which Dask would import all of distributed. Processes are given one task
+        # at a time: by default they get six, whatever they are.
+        by_processes = partial(multiprocessing.get, chunksize=1)
+        get = by_processes if self._kind == PROCESSES else threaded.get
         # Threads of its own that a linear algebra library starts only take turns with these.
         with Callback(posttask=finished), threadpool_limits(1, user_api="blas"):
-            (result,) = compute(whole, scheduler=self._kind, optimize_graph=False, **more)
+            (result,) = compute(whole, scheduler=get, optimize_graph=False)
         return result
 
 
@@ -126,7 +132,7 @@ class _ClusterRunner:
         self._client = client
         self.dashboard = str(client.dashboard_link or "")
 
-    def run(self, tasks: Sequence[Delayed], whole: Delayed, advance: Advance) -> Any:
+    def run(self, tasks: "Sequence[Delayed]", whole: "Delayed", advance: Advance) -> Any:
         from distributed import KilledWorker, as_completed
         from distributed.client import FutureCancelledError
 

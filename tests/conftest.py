@@ -33,8 +33,11 @@ settings.load_profile("deep" if DEEP else "steady")
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C, which a job that a shell started in the background would ignore."""
+    """Make tests see the same, whoever starts them."""
+    # Ctrl-C, which a job that a shell started in the background would ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The store that somebody has named for daily use.
+    os.environ.pop("ATTNSEARCH_STORE", None)
 
 
 def pytest_report_header() -> list[str]:

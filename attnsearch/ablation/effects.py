@@ -7,6 +7,7 @@ the heads' doing. Images of several ablations are painted as one batch.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,20 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attnsearch.ablation.hooks import (
-    Ablation,
-    MeanOutputs,
-    Mode,
-    Part,
-    ablated,
-    check_heads,
-    mean_outputs,
-)
+from attnsearch.ablation.hooks import MeanOutputs, Part, ablated, check_heads, mean_outputs
+from attnsearch.ablation.request import Ablation, Mode, check_roles
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
-from attnsearch.errors import ConfigError
 from attnsearch.evaluation import MEASURES as ASKED
 from attnsearch.evaluation import Exam, Floats
-from attnsearch.models import Checkpoint, DiTConfig
+from attnsearch.models import Checkpoint, DiTConfig, checkpoint_of
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import Caption
 from attnsearch.task.scoring import shows_relation
@@ -64,7 +57,7 @@ class Effect:
 
 
 def measure_effects(
-    checkpoint: Checkpoint,
+    model: Checkpoint | Path | str,
     ablations: Sequence[Ablation],
     *,
     seeds: int,
@@ -75,13 +68,16 @@ def measure_effects(
 ) -> Iterator[dict[str, Effect]]:
     """The effects of every ablation, keyed by measure, in order, each as soon as it is known.
 
-    Paints the task's whole prompt grid once with all heads, and once for every ablation, at most
-    `rows` images together; `advance` is told the number of images finished after each batch. Mean
-    outputs are of the images painted with all heads.
+    `model` is a checkpoint, its file, or a packaged model by name. Its task's whole prompt grid is
+    painted once with all heads, and once for every ablation, at most `rows` images together;
+    `advance` is told the number of images finished after each batch. Mean outputs are of the images
+    painted with all heads.
 
     Raises:
+        CheckpointError: the model cannot be read.
         ConfigError: an ablation asks for what the model or the task has not, or as of `Exam`.
     """
+    checkpoint = checkpoint_of(model)
     for each in ablations:
         check_heads(each, [checkpoint.model.heads] * checkpoint.model.depth)
         check_roles(each.hide)
@@ -178,16 +174,6 @@ class _Painter:
             swapped = shows_relation(score, opposite_of(caption.relation), self._exam.task)
             rows.append([*(getattr(score, name) for name in ASKED), swapped])
         return np.array(rows)
-
-
-def check_roles(roles: frozenset[str]) -> None:
-    """Refuse roles that the task has not.
-
-    Raises:
-        ConfigError: naming the first.
-    """
-    if unknown := sorted(roles - set(ROLES)):
-        raise ConfigError(f"there is no role {unknown[0]!r}; roles: {', '.join(ROLES)}")
 
 
 def tokens_of(gamma: Tensor, roles: frozenset[str] = frozenset()) -> Tensor:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
-from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from attnsearch.ablation.request import Ablation, Mode
 from attnsearch.axes import Branch, HeadAddress, Site
 from attnsearch.errors import ConfigError
 from attnsearch.models import Attention, DiT
@@ -18,73 +16,6 @@ from attnsearch.models.routing import routed
 
 MeanOutputs = dict[tuple[int, int], Tensor]
 """By step and layer: what the heads put out, [head, query, channel], mean over samples."""
-
-
-class Mode(StrEnum):
-    """What takes the place of what a head puts out."""
-
-    ZERO = "zero"
-    """Nothing."""
-    MEAN = "mean"
-    """Its mean over prompts and seeds, at the same step and position."""
-    MASK = "mask"
-    """What it puts out when it may not attend to some words (arXiv 2601.06338)."""
-    RESAMPLE = "resample"
-    """What it puts out for another prompt, drawn at random, from the same noise."""
-    OPPOSITE = "opposite"
-    """What it puts out for the same objects in the opposite relation, from the same noise."""
-    SCALE = "scale"
-    """Its own output times a factor."""
-
-    @property
-    def borrows(self) -> bool:
-        """Whether it comes from another sample of the batch."""
-        return self in (Mode.RESAMPLE, Mode.OPPOSITE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ablation:
-    """Heads that are switched off together.
-
-    Raises:
-        ConfigError: the last step is before the first, the factor is no number, or a head of `into`
-            does not come after all those that are switched off.
-    """
-
-    heads: frozenset[HeadAddress]
-    """Of cross-attention."""
-    mode: Mode = Mode.MEAN
-    branches: frozenset[Branch] = frozenset({Branch.COND})
-    """Of classifier-free guidance."""
-    first_step: int = 0
-    last_step: int | None = None
-    """Inclusive; None for the last there is."""
-    factor: float = 1.0
-    """For `Mode.SCALE`."""
-    hide: frozenset[str] = frozenset()
-    """For `Mode.MASK`: roles of the words it may not attend to; none for the relation phrase."""
-    into: frozenset[HeadAddress] = frozenset()
-    """Heads of later layers. If any, the heads are off only in what the queries of these read of
-    them along the residual stream, not through what lies between; all else sees them as they are.
-    """
-
-    def __post_init__(self) -> None:
-        if self.last_step is not None and self.last_step < self.first_step:
-            raise ConfigError(
-                f"the last step, {self.last_step}, is before the first, {self.first_step}"
-            )
-        if not isfinite(self.factor):
-            raise ConfigError(f"the factor must be a finite number, not {self.factor}")
-        if self.heads and self.into:
-            last, first = max(self.heads), min(self.into)
-            if first.layer <= last.layer:
-                raise ConfigError(
-                    f"{first} does not come after {last}: heads are read by those of later layers"
-                )
-
-    def is_on(self, step: int) -> bool:
-        """Whether the heads are off at this step."""
-        return self.first_step <= step and (self.last_step is None or step <= self.last_step)
 
 
 class Part(NamedTuple):

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from attnsearch.ablation.hooks import Ablation, Mode, Part, Switch, check_heads
+from attnsearch.ablation.hooks import Part, Switch, check_heads
+from attnsearch.ablation.request import Ablation, Mode
 from attnsearch.axes import Branch, Site
 from attnsearch.errors import ConfigError
 from attnsearch.models import AttentionCall

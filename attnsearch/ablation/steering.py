@@ -38,20 +38,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attnsearch.ablation.effects import check_roles, opposite_of, rows_together, tokens_of
-from attnsearch.ablation.hooks import (
-    Ablation,
-    MeanOutputs,
-    Mode,
-    Part,
-    ablated,
-    check_heads,
-    mean_outputs,
-)
+from attnsearch.ablation.effects import opposite_of, rows_together, tokens_of
+from attnsearch.ablation.hooks import MeanOutputs, Part, ablated, check_heads, mean_outputs
+from attnsearch.ablation.request import Ablation, Mode, check_relation, check_roles, check_strength
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, HeadAddress, Site
 from attnsearch.circuits import qk_relational, relation_tags, screening_of
 from attnsearch.encoders import EncodedText
-from attnsearch.errors import ConfigError
 from attnsearch.evaluation import Accuracy, Exam, accuracy
 from attnsearch.metrics.meaning import token_positions
 from attnsearch.models import Checkpoint
@@ -145,8 +137,7 @@ def steer_by_tag(
     check_heads(Ablation(heads=heads), [checkpoint.model.heads] * checkpoint.model.depth)
     exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
     targets = _targets(exam, to)
-    if tag is Tag.PROMPT and strength != 1:
-        raise ConfigError("the tag of a prompt is whole; strength is for those of images, weights")
+    check_strength(tag, strength)
     match tag:
         case Tag.PROMPT:
             steered = _by_prompt(exam, heads, lender)
@@ -282,8 +273,7 @@ def steer_by_text(
 
 def _targets(exam: Exam, to: str | None) -> list[str]:
     """The relation each prompt is steered to."""
-    if to is not None and to not in RELATIONS:
-        raise ConfigError(f"there is no relation {to!r}; relations: {', '.join(RELATIONS)}")
+    check_relation(to)
     return [to or opposite_of(prompt.relation) for prompt in exam.prompts]
 
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from attnsearch import encoders
-from attnsearch.ablation.hooks import Ablation, MeanOutputs, Part, ablated, mean_outputs
+from attnsearch.ablation.hooks import MeanOutputs, Part, ablated, mean_outputs
+from attnsearch.ablation.request import Ablation
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES, Branch, HeadAddress, Site
 from attnsearch.encoders import EncodedText
 from attnsearch.metrics.meaning import token_positions

@@ -35,6 +35,7 @@ otherwise.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ from attnsearch.errors import ConfigError
 from attnsearch.metrics.inference import DRAWS
 from attnsearch.metrics.meaning import random_meaning_p, token_positions
 from attnsearch.metrics.ranking import benjamini_hochberg
-from attnsearch.models import Checkpoint
+from attnsearch.models import Checkpoint, checkpoint_of
 from attnsearch.models.pipelines import role_tokens
 from attnsearch.prompts import prompt_of_caption
 from attnsearch.task.captions import Caption, grid_captions
@@ -100,12 +101,14 @@ class Screening(NamedTuple):
     captions: Sequence[Caption]
 
 
-def screening_of(checkpoint: Checkpoint) -> Screening:
-    """A checkpoint and its task's whole prompt grid.
+def screening_of(model: Checkpoint | Path | str) -> Screening:
+    """A checkpoint, its file or a packaged model by name, and its task's whole prompt grid.
 
     Raises:
-        AttnsearchError: the weights do not fit, or the encoder cannot be built.
+        AttnsearchError: the model cannot be read, the weights do not fit, or the encoder cannot be
+            built.
     """
+    checkpoint = checkpoint_of(model)
     captions = grid_captions(checkpoint.task)
     text = encoders.build(checkpoint.encoder).encode(captions)
     return Screening(DiTCircuit(checkpoint.build()), text, captions)

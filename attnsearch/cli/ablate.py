@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import median
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
@@ -74,21 +74,40 @@ def ablate(
     --sweep, or --beside 20, of which the median is printed, the range, and the share of sets that
     harm the relation as much.
 
-    Example: attnsearch ablate attnsearch/zoo/rtep-femto-seed0.pt --head L0H3,L0H2 --beside 20
+    Example: attnsearch ablate rtep-femto-seed0 --head L0H3,L0H2 --beside 20
 
-    Example: attnsearch ablate attnsearch/zoo/rtep-femto-seed0.pt --sweep --mode mask
+    Example: attnsearch ablate rtep-femto-seed0 --sweep --mode mask
 
     Example: attnsearch ablate model.pt --head L2H8 --mode mask --hide colour1,colour2
 
     Example: attnsearch ablate model.pt --head L2H8 --mode opposite --into L4H3
     """
-    from attnsearch.ablation import Ablation, Effect, Mode, layer_sets, measure_effects, random_sets
+    from attnsearch.ablation import Ablation, Mode, check_roles
+
+    groups = [options.head_group(group) for group in head or []]
+    if not groups and not sweep:
+        raise ConfigError("say which heads: --head L0H3, or --sweep for each of them")
+    if hide is not None and mode != "mask":
+        raise ConfigError("--hide is for --mode mask")
+    hidden = frozenset() if hide is None else frozenset(hide.split(","))
+    check_roles(hidden)
+    asked = partial(
+        Ablation,
+        mode=Mode(mode),
+        first_step=first_step,
+        last_step=last_step,
+        factor=factor,
+        hide=hidden,
+        into=frozenset() if into is None else options.head_group(into),
+    )
+    for group in groups:
+        asked(heads=group)  # refuses what cannot be, before torch is imported
+    from attnsearch.ablation import layer_sets, measure_effects, random_sets
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
     from attnsearch.sampling import SamplerConfig
     from attnsearch.task.captions import grid_captions
 
-    groups = [options.head_group(group) for group in head or []]
     loaded = load_checkpoint(checkpoint)
     layers, heads = range(loaded.model.depth), range(loaded.model.heads)
     every = [HeadAddress(layer, number) for layer in layers for number in heads]
@@ -96,27 +115,11 @@ def ablate(
     if sweep:
         alone = [frozenset({address}) for address in every]
         rows += [_Row("sweep", group) for group in alone if group not in groups]
-    if not rows:
-        raise ConfigError("say which heads: --head L0H3, or --sweep for each of them")
     for group in groups:
         rows += [_Row("random", other, group) for other in random_sets(every, group, beside)]
         rows += [_Row("layer", other, group) for other in layer_sets(every, group, beside)]
-    if hide is not None and mode != "mask":
-        raise ConfigError("--hide is for --mode mask")
-    later = frozenset() if into is None else options.head_group(into)
     images = len(grid_captions(loaded.task)) * seeds * (1 + len(rows))
-    ablations = [
-        Ablation(
-            heads=row.heads,
-            mode=Mode(mode),
-            first_step=first_step,
-            last_step=last_step,
-            factor=factor,
-            hide=frozenset() if hide is None else frozenset(hide.split(",")),
-            into=later,
-        )
-        for row in rows
-    ]
+    ablations = [asked(heads=row.heads) for row in rows]
     effects: list[dict[str, Effect]] = []
     stopped: KeyboardInterrupt | None = None
     with progress("painting", images, "images") as advance:
@@ -204,6 +207,8 @@ def _controls(
     found: "Sequence[tuple[_Row, dict[str, Effect]]]",
 ) -> list[list[str]]:
     """A line for the random sets beside some heads, and one for those of the same layers."""
+    from statistics import median
+
     relation, *others = _SHOWN
     lines = []
     for kind, where in (("random", "anywhere"), ("layer", "in these layers")):

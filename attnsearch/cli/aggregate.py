@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from attnsearch.cli import options
 from attnsearch.cli.console import blocks_of, note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import ConfigError
+from attnsearch.lookup import find_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 def aggregate(
-    store: options.Store,
-    quantity: Annotated[
-        str,
+    words: Annotated[
+        list[str],
         typer.Argument(
-            metavar="WHAT", help="An array, roles (role+role), or a template (region -> role)."
+            metavar="[STORE] WHAT",
+            help="An array, roles (role+role), or a template (region -> role); before it the "
+            "store, default: $ATTNSEARCH_STORE, or attnsearch.zarr here.",
         ),
     ],
     keep: Annotated[
@@ -40,7 +41,10 @@ def aggregate(
     scan: options.Scan = None,
     top: options.Top = 20,
     output: Annotated[
-        Path | None, typer.Option(help="Write all rows to this .parquet file instead.")
+        Path | None,
+        typer.Option(
+            help="Write all rows to this .parquet file instead.", callback=options.writable
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what it would take as JSON; read nothing.")
@@ -60,17 +64,19 @@ def aggregate(
     What was read once is kept in the store, and read again only where a scan has grown. Large
     stores: --dry-run first, then --scheduler.
 
-    Example: attnsearch aggregate maps.zarr entropy --keep relation,layer,head
+    Example: attnsearch aggregate entropy --keep relation,layer,head
 
     Example: attnsearch aggregate maps.zarr relation --keep relation,step,layer,head,basis
     --output relation.parquet
     """
+    named, quantity = options.store_and_question(words, "aggregate", "entropy")
+    shares = _numbers(quantiles)
+    store = str(find_store(named))
     from attnsearch.aggregate import Extremes, Histogram, Moments
     from attnsearch.aggregate.table import check_parquet, table_of, write_parquet
     from attnsearch.metrics.naming import bounds_of, quantity_called, usual_axes
     from attnsearch.store import open_scans
 
-    shares = _numbers(quantiles)
     if output is not None:
         check_parquet(output)
     scans = open_scans(store, scan, left_out=note_left_out)
@@ -97,6 +103,8 @@ def aggregate(
     table = table_of(found)
     note_left_out(scans)
     if output is not None:
+        from importlib.metadata import version
+
         facts = {"quantity": quantity, "branch": str(branch), "attnsearch": version("attnsearch")}
         write_parquet(output, table, facts)
         note(f"{len(table['count']):,} rows in {output}")

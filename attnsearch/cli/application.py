@@ -1,6 +1,5 @@
 """The program as a whole: its name, and how it ends when something is wrong."""
 
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +8,7 @@ from typer.core import TyperGroup
 from attnsearch.cli.console import fail
 from attnsearch.cli.stopping import Stopped, stoppable
 from attnsearch.errors import AttnsearchError
+from attnsearch.lookup import EXAMPLE_MODEL
 
 
 class _Program(TyperGroup):
@@ -45,13 +45,16 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     help="A search engine for the attention maps of text-to-image diffusion transformers.",
-    epilog="A first look:  attnsearch zoo  |  attnsearch scan CHECKPOINT --store S.zarr  |  "
-    "attnsearch rank S.zarr",
+    epilog=f"A first look:  attnsearch scan {EXAMPLE_MODEL}  |  "
+    "attnsearch rank --metric relational",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def _print_version(wanted: bool) -> None:  # typer calls it with the flag
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(version("attnsearch"))
         raise typer.Exit
 

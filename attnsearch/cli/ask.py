@@ -5,14 +5,16 @@ from typing import Annotated
 import typer
 
 from attnsearch.cli import heads, options
+from attnsearch.lookup import find_store
 
 
 def ask(
-    store: options.Store,
-    question: Annotated[
-        str,
+    words: Annotated[
+        list[str],
         typer.Argument(
-            metavar="QUESTION", help="region -> role+role, a metric, or arithmetic on them."
+            metavar="[STORE] QUESTION",
+            help="region -> role+role, a metric, or arithmetic on them; before it the store, "
+            "default: $ATTNSEARCH_STORE, or attnsearch.zarr here.",
         ),
     ],
     top: options.Top = 10,
@@ -38,7 +40,7 @@ def ask(
     roles of their prompts, in quotation marks where they are no plain words, and regions where a
     segmenter was given in Python.
 
-    Example: attnsearch ask maps.zarr "object1 -> relation"
+    Example: attnsearch ask "object1 -> relation"
 
     Example: attnsearch ask maps.zarr "object1 -> shape1 - object1 -> shape2" --by relation
 
@@ -47,9 +49,11 @@ def ask(
     """
     from attnsearch import metrics
 
+    named, question = options.store_and_question(words, "ask", "object1 -> relation")
     asked = metrics.parse(question)
     view = heads.view_of(over, noise, where, by)
     heads.check_output(output)
+    store = str(find_store(named))
     answers, control, scans = heads.score_store(store, scan, asked, view, scheduler)
     heads.show(
         answers,

@@ -11,6 +11,7 @@ from attnsearch.axes import HeadAddress
 from attnsearch.cli import options
 from attnsearch.cli.console import note, print_json, print_table
 from attnsearch.errors import ConfigError
+from attnsearch.lookup import find_model, is_pipeline
 
 if TYPE_CHECKING:
     from attnsearch.ablation import Tilts
@@ -26,7 +27,12 @@ _READER_COLUMNS: Final = (
 
 def circuit(
     model: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a folder of a PixArt pipeline.")
+        Path,
+        typer.Argument(
+            metavar="CKPT",
+            help="A checkpoint, a folder of a PixArt pipeline, or a packaged model by name.",
+            callback=find_model,
+        ),
     ],
     head: Annotated[
         str | None,
@@ -53,13 +59,15 @@ def circuit(
     object 1's words towards object 1's side, with and without the heads that lead. A weight-space
     picture is as good as these agree.
 
-    Example: attnsearch circuit attnsearch/zoo/rtep-femto-seed0.pt
+    Example: attnsearch circuit rtep-femto-seed0
 
     Example: attnsearch circuit model.pt --head L2H8 -o circuit
     """
+    group = frozenset() if head is None else options.head_group(head)
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"{output} is a file, not a folder")
     from attnsearch.circuits import circuit_of
 
-    group = frozenset() if head is None else options.head_group(head)
     screening, checkpoint = _read(model)
     found = circuit_of(screening, group)
     explained, tilts = None, None
@@ -79,7 +87,7 @@ def _read(path: Path) -> "tuple[Screening, Checkpoint | None]":
 
     from attnsearch.circuits import screening_of, screening_of_pipeline
     from attnsearch.models import load_checkpoint
-    from attnsearch.models.pipelines import is_pipeline, load_pipeline
+    from attnsearch.models.pipelines import load_pipeline
 
     if is_pipeline(path):
         return screening_of_pipeline(load_pipeline(path, torch.device("cpu"))), None
@@ -201,8 +209,6 @@ def _write(
     from attnsearch.circuits import relation_maps
     from attnsearch.report import qk_maps
 
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file, not a folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "circuit.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     maps, _ = relation_maps(*screening)

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import numpy as np
 import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import blocks_of, note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
+from attnsearch.errors import ConfigError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,6 +48,12 @@ class _Share:
     p_value: float
 
 
+def _behaviours(number: str | None) -> str | None:
+    if number is not None and number != "auto" and not number.isdecimal():
+        raise ConfigError(f"--behaviours is a number or auto, not {number}")
+    return number
+
+
 def cluster(
     store: options.Store,
     within: Annotated[
@@ -56,12 +62,15 @@ def cluster(
     ] = None,
     top: options.Top = 10,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw all heads on a plane (PNG, SVG, PDF).")
+        Path | None,
+        typer.Option(help="Draw all heads on a plane (PNG, SVG, PDF).", callback=options.writable),
     ] = None,
     behaviours: Annotated[
         str | None,
         typer.Option(
-            metavar="N|auto", help="Sort all heads into so many behaviours instead (k-means)."
+            metavar="N|auto",
+            help="Sort all heads into so many behaviours instead (k-means).",
+            callback=_behaviours,
         ),
     ] = None,
     scheduler: options.Scheduler = "threads",
@@ -216,12 +225,11 @@ def _print_behaviours(
     vectors: "Floats", heads: "xr.Dataset", number: str, json_blocks: dict[str, int] | None
 ) -> None:
     """A table; JSON where it is told the blocks of the scans."""
+    import numpy as np
+
     from attnsearch.clustering import find_behaviours
     from attnsearch.clustering.profiles import best_name, profiles
-    from attnsearch.errors import ConfigError
 
-    if number != "auto" and not number.isdecimal():
-        raise ConfigError(f"--behaviours is a number or auto, not {number}")
     found = find_behaviours(vectors, None if number == "auto" else int(number))
     profile, models = profiles(heads).values, heads["model"].values
     rows = []

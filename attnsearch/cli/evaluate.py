@@ -20,7 +20,10 @@ def evaluate(
     steps: options.Steps = 14,
     guidance: options.Guidance = 4.5,
     sheet: Annotated[
-        Path | None, typer.Option(help="Also write a contact sheet of the first seed (PNG).")
+        Path | None,
+        typer.Option(
+            help="Also write a contact sheet of the first seed (PNG).", callback=options.writable
+        ),
     ] = None,
     wordings: Annotated[
         bool, typer.Option("--wordings", help="In other words instead: the, is, order, phrase.")
@@ -37,6 +40,8 @@ def evaluate(
 
     Example: attnsearch evaluate model.pt --wordings
     """
+    if wordings and sheet is not None:
+        raise ConfigError("--sheet shows the prompt grid as trained; leave out --wordings")
     from attnsearch import evaluation
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
@@ -46,8 +51,6 @@ def evaluate(
 
     loaded = load_checkpoint(checkpoint)
     if wordings:
-        if sheet is not None:
-            raise ConfigError("--sheet shows the prompt grid as trained; leave out --wordings")
         _wordings(loaded, checkpoint.name, seeds, steps, guidance, device, as_json=as_json)
         return
     images = len(grid_captions(loaded.task)) * seeds

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from attnsearch.cli import options
 from attnsearch.cli.console import blocks_of, note, note_left_out, print_json, print_table
 from attnsearch.cli.running import opened_aggregator
 from attnsearch.errors import ConfigError, MetricError
@@ -17,11 +18,38 @@ if TYPE_CHECKING:
 
     from attnsearch.metrics import Control, Question, RankedHead, View
 
+
+def _over(over: str) -> str:
+    if over not in ("mean", "peak"):
+        raise MetricError(f"--over is mean or peak, not {over!r}")
+    return over
+
+
+def _noise(text: str | None) -> str | None:
+    if text is not None:
+        _levels(text)
+    return text
+
+
+def _levels(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise MetricError(f"--noise is a range such as 0.6:1.0, not {text!r}") from None
+
+
 Over = Annotated[
-    str, typer.Option(help="mean: of the mean map over steps. peak: where it is largest.")
+    str,
+    typer.Option(
+        help="mean: of the mean map over steps. peak: where it is largest.", callback=_over
+    ),
 ]
 Noise = Annotated[
-    str | None, typer.Option(help="Only steps with noise levels such as 0.6:1.0, ends included.")
+    str | None,
+    typer.Option(
+        help="Only steps with noise levels such as 0.6:1.0, ends included.", callback=_noise
+    ),
 ]
 Where = Annotated[
     str | None,
@@ -32,7 +60,12 @@ By = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Also write all rows (.csv), or layers by heads (.png)."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Also write all rows (.csv), or layers by heads (.png).",
+        callback=options.writable,
+    ),
 ]
 Grid = Annotated[bool, typer.Option("--map", help="Print scores as layers by heads, coloured.")]
 
@@ -44,19 +77,11 @@ def view_of(over: str, noise: str | None, where: str | None, by: str | None) -> 
     """What the options say.
 
     Raises:
-        MetricError: they say nothing.
+        MetricError: the noise levels are no range.
     """
     from attnsearch.metrics import View
 
-    if over not in ("mean", "peak"):
-        raise MetricError(f"--over is mean or peak, not {over!r}")
-    levels = None
-    if noise is not None:
-        low, _, high = noise.partition(":")
-        try:
-            levels = (float(low), float(high))
-        except ValueError:
-            raise MetricError(f"--noise is a range such as 0.6:1.0, not {noise!r}") from None
+    levels = None if noise is None else _levels(noise)
     return View(over="mean" if over == "mean" else "peak", noise=levels, where=where, by=by)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from attnsearch.cli import options
 from attnsearch.cli.console import blocks_of, note_left_out, print_json, print_table
+from attnsearch.lookup import find_model, find_store, is_pipeline
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,7 +20,14 @@ _MEASURED_SAMPLES: Final = 32
 
 
 def info(
-    path: Annotated[str, typer.Argument(metavar="X", help="A checkpoint, a pipeline or a store.")],
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="X",
+            help="A checkpoint, a pipeline, a packaged model by name, or a store; default: the "
+            "store in $ATTNSEARCH_STORE, or attnsearch.zarr here.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Describe a checkpoint, a PixArt .pth, a diffusers pipeline's folder or a store.
@@ -29,14 +37,15 @@ def info(
 
     Example: attnsearch info maps.zarr
     """
-    facts = _facts(path)
+    place = str(find_store()) if path is None else path
+    facts = _facts(place)
     if as_json:
         print_json(facts)
         return
     print_table(
         ["fact", "value"],
         [[name, str(value)] for name, value in facts.items()],
-        title=options.store_name(path),
+        title=options.store_name(place),
         words=["fact", "value"],
     )
 
@@ -44,14 +53,12 @@ def info(
 def _facts(place: str) -> dict[str, Any]:
     if "://" in place:
         return _store_facts(place)
-    path = Path(place)
+    path = find_model(place)
     if path.is_symlink() and not path.exists():
         return _store_facts(path)  # which says where the link leads
     if not path.is_dir():
         return _checkpoint_facts(path)
-    # `is_pipeline` would ask the same, and import torch, which a store does without.
-    is_pipeline = (path / "model_index.json").is_file()
-    return _pipeline_facts(path) if is_pipeline else _store_facts(path)
+    return _pipeline_facts(path) if is_pipeline(path) else _store_facts(path)
 
 
 def _checkpoint_facts(path: Path) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""Options several commands share."""
+"""Options several commands share. What is wrong with one by itself is refused while parsing."""
 
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
+from attnsearch.lookup import find_checkpoint, find_model, find_store
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint file.")]
+if TYPE_CHECKING:
+    from attnsearch.scanning import Reading
 
 
 class TextEncoder(StrEnum):
@@ -21,6 +23,74 @@ class TextEncoder(StrEnum):
     CLIP = "clip"
 
 
+def _usual_store() -> str:
+    return str(find_store())
+
+
+def _store(named: str) -> str:
+    return str(find_store(named))
+
+
+def models(named: list[Path]) -> list[Path]:
+    """The files or folders of models, some of them named as packaged ones; see `find_model`."""
+    return [find_model(each) for each in named]
+
+
+def _device(name: str) -> str:
+    from attnsearch.devices import check_device
+
+    check_device(name)
+    return name
+
+
+def _steps(steps: int) -> int:
+    from attnsearch.sampling import SamplerConfig
+
+    return SamplerConfig(steps=steps).steps
+
+
+def _guidance(guidance: float) -> float:
+    from attnsearch.sampling import SamplerConfig
+
+    return SamplerConfig(guidance=guidance).guidance
+
+
+def _scheduler(named: str) -> str:
+    from attnsearch.scheduling import Scheduler
+
+    return Scheduler.parse(named).kind
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written where it is to be, before any work is done for it.
+
+    Raises:
+        ConfigError: its folder is not there, or a folder has the name.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+    if path is not None and path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder")
+    return path
+
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CKPT",
+        help="A checkpoint file, or a packaged model by name.",
+        callback=find_checkpoint,
+    ),
+]
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Checkpoints, PixArt .pth files, folders of diffusers pipelines, or packaged models "
+        "by name.",
+        callback=models,
+    ),
+]
 Encoder = Annotated[
     TextEncoder | None, typer.Option("--encoder", help="Text encoder of a PixArt .pth.")
 ]
@@ -32,20 +102,35 @@ Heads = Annotated[
     int | None, typer.Option("--heads", min=1, help="Heads of a PixArt .pth of unusual width.")
 ]
 Store = Annotated[
-    str, typer.Argument(metavar="STORE", help="A store written by scan: a folder or a URL.")
+    str,
+    typer.Argument(
+        metavar="STORE",
+        help="A store written by scan, a folder or a URL; default: $ATTNSEARCH_STORE, or "
+        "attnsearch.zarr here.",
+        default_factory=_usual_store,
+        show_default=False,
+        callback=_store,
+    ),
 ]
 Scan = Annotated[
     str | None, typer.Option("--scan", help="Only this scan of the store; default: all of them.")
 ]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda or cuda:1; auto takes a GPU where there is one.")
+    str,
+    typer.Option(
+        help="cpu, cuda or cuda:1; auto takes a GPU where there is one.", callback=_device
+    ),
 ]
-Steps = Annotated[int, typer.Option(help="Sampling steps per image.")]
-Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance; 1 is off.")]
+Steps = Annotated[int, typer.Option(help="Sampling steps per image.", callback=_steps)]
+Guidance = Annotated[
+    float,
+    typer.Option(help="Weight of classifier-free guidance; 1 is off.", callback=_guidance),
+]
 Scheduler = Annotated[
     str,
     typer.Option(
-        help="Where tasks run: threads, processes, or a Dask cluster, by tcp://host:8786 or file."
+        help="Where tasks run: threads, processes, or a Dask cluster, by tcp://host:8786 or file.",
+        callback=_scheduler,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -62,6 +147,57 @@ def head_group(text: str) -> frozenset[HeadAddress]:
         return frozenset(HeadAddress.parse(each) for each in text.split(","))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def store_and_question(words: list[str], verb: str, example: str) -> tuple[str | None, str]:
+    """What `[STORE] QUESTION` says: of two words the first is the store, one is the question.
+
+    Raises:
+        ConfigError: there are more words, or the one that is there is a store.
+    """
+    wanted = f'attnsearch {verb} [STORE] "{example}"'
+    if len(words) > 2 or "-" in words:
+        # Of `object1 -> relation` a shell leaves `object1 -`, and writes to a file `relation`.
+        raise ConfigError(f"a question stands in quotation marks: {wanted}")
+    *stores, question = words
+    if stores and "->" in stores[0]:
+        raise ConfigError(f"the store comes first: {wanted}")
+    if not stores and _is_store(question):
+        raise ConfigError(f"{question} is a store; say what is asked of it: {wanted}")
+    return (stores[0] if stores else None), question
+
+
+def _is_store(word: str) -> bool:
+    return word.endswith(".zarr") or "://" in word or (Path(word) / "zarr.json").is_file()
+
+
+def reading_of(
+    encoder: TextEncoder | None,
+    source: str,
+    dtype: str,
+    heads: int | None,
+    *,
+    vae: Path | None = None,
+    size: int | None = None,
+    control: bool = False,
+) -> "Reading":
+    """What the options say of a model that its file does not.
+
+    Raises:
+        ConfigError: they contradict each other.
+    """
+    from attnsearch.encoders import EncoderKind
+    from attnsearch.scanning import Reading
+
+    return Reading(
+        encoder=None if encoder is None else EncoderKind(encoder),
+        encoder_source=source,
+        encoder_dtype=dtype,
+        heads=heads,
+        vae=vae,
+        size=size,
+        control=control,
+    )
 
 
 def store_name(store: str) -> str:

@@ -10,10 +10,12 @@ import typer
 from attnsearch.cli import heads, options
 from attnsearch.cli.console import note, print_json, print_table
 from attnsearch.errors import MetricError
+from attnsearch.lookup import EXAMPLE_MODEL, find_model, find_store, is_pipeline, scan_name
 
 if TYPE_CHECKING:
     from attnsearch.circuits import ScreenedHead
     from attnsearch.metrics import RankedHead
+    from attnsearch.scanning import Reading
 
 _FROM_WEIGHTS: Final = "qk-relational"
 
@@ -23,7 +25,8 @@ def rank(
         list[str] | None,
         typer.Argument(
             metavar="STORE|MODEL",
-            help="A store written by scan; for qk-relational one or more models.",
+            help="A store written by scan, default: $ATTNSEARCH_STORE, or attnsearch.zarr "
+            "here; for qk-relational one or more models.",
         ),
     ] = None,
     metric: Annotated[
@@ -39,7 +42,10 @@ def rank(
     output: heads.Output = None,
     as_map: heads.Grid = False,
     picture: Annotated[
-        Path | None, typer.Option(help="Also write the best head's maps over the steps (PNG).")
+        Path | None,
+        typer.Option(
+            help="Also write the best head's maps over the steps (PNG).", callback=options.writable
+        ),
     ] = None,
     encoder: options.Encoder = None,
     encoder_source: options.EncoderSource = "",
@@ -61,24 +67,22 @@ def rank(
     (shape), projection in logits (how much; ranks), energy in logits (in any direction). For
     checkpoints, PixArt .pth files (--encoder) and folders of PixArt pipelines.
 
-    Example: attnsearch rank maps.zarr --metric relational --top 5
+    Example: attnsearch rank --metric relational --top 5
 
     Example: attnsearch rank maps.zarr --metric object --noise 0.0:0.7 --over peak
 
-    Example: attnsearch rank model.pt --metric qk-relational
+    Example: attnsearch rank rtep-femto-seed0 --metric qk-relational
     """
     if list_metrics:
         _print_metrics(as_json=as_json)
         return
-    if not paths:
-        raise MetricError("name a store, or models; or --list the metrics")
     view = heads.view_of(over, noise, where, by)
     heads.check_output(output)
     if metric != _FROM_WEIGHTS:
         from attnsearch import metrics
 
         asked = metrics.parse(metric)
-        store = _only_store(paths, metric)
+        store = _only_store(paths or [], metric)
         ranking, control, scans = heads.score_store(store, scan, asked, view, scheduler)
         if picture is not None:
             _draw(picture, store, ranking[0])
@@ -100,8 +104,12 @@ def rank(
             f"--scan, --picture, --noise, --where, --by, --output and --map need a store; {metric} "
             "reads models"
         )
-    reading = (encoder, encoder_source, encoder_dtype, channel_heads)
-    screened = _screen([Path(path) for path in paths], *reading)[:top]
+    if not paths:
+        raise MetricError(
+            f"{metric} reads models, name some: attnsearch rank {EXAMPLE_MODEL} --metric {metric}"
+        )
+    reading = options.reading_of(encoder, encoder_source, encoder_dtype, channel_heads)
+    screened = _screen([find_model(path) for path in paths], reading)[:top]
     if as_json:
         print_json([asdict(row) for row in screened])
         return
@@ -141,9 +149,9 @@ def _print_metrics(*, as_json: bool) -> None:
 
 
 def _only_store(paths: list[str], metric: str) -> str:
-    store, *others = paths
-    if others:
+    if len(paths) > 1:
         raise MetricError(f"{metric} ranks the scans of one store, not {len(paths)} paths")
+    store = str(find_store(*paths))
     if Path(store).is_file():
         raise MetricError(
             f"{metric} needs a store of maps and {store} is a file; "
@@ -160,37 +168,24 @@ def _draw(picture: Path, store: str, best: "RankedHead") -> None:
     note(f"maps of {best.address}: {picture}")
 
 
-def _screen(
-    paths: list[Path],
-    encoder: options.TextEncoder | None,
-    encoder_source: str,
-    encoder_dtype: str,
-    heads: int | None,
-) -> "list[ScreenedHead]":
-    import torch
-
-    from attnsearch import scanning
-    from attnsearch.circuits import screen, screening_of, screening_of_pipeline
-    from attnsearch.encoders import EncoderKind
-    from attnsearch.models.pipelines import is_pipeline, load_pipeline
-
-    reading = scanning.Reading(
-        encoder=None if encoder is None else EncoderKind(encoder),
-        encoder_source=encoder_source,
-        encoder_dtype=encoder_dtype,
-        heads=heads,
-    )
-    names = [scanning.scan_name(path) for path in paths]
+def _screen(paths: list[Path], reading: "Reading") -> "list[ScreenedHead]":
+    names = [scan_name(path) for path in paths]
     for name, path in zip(names, paths, strict=True):
         if names.count(name) > 1:
             raise MetricError(f"several models are called {name}; rename one of them")
-        if is_pipeline(path) and encoder is not None:
+        if is_pipeline(path) and reading.encoder is not None:
             raise MetricError(f"{path} is a pipeline and brings its own text encoder")
         if path.is_dir() and not is_pipeline(path):
             raise MetricError(
                 f"{_FROM_WEIGHTS} needs the weights of a model and {path} is a folder without; "
                 "give the model that was scanned"
             )
+    import torch
+
+    from attnsearch import scanning
+    from attnsearch.circuits import screen, screening_of, screening_of_pipeline
+    from attnsearch.models.pipelines import load_pipeline
+
     return screen(
         {
             name: screening_of_pipeline(load_pipeline(path, torch.device("cpu")))

@@ -1,5 +1,8 @@
 """`attnsearch scan`."""
 
+import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,23 +11,22 @@ import typer
 from attnsearch.cli import options
 from attnsearch.cli.console import human_bytes, note, note_left_out, print_json, progress
 from attnsearch.cli.running import opened_runner
-from attnsearch.errors import ConfigError, StoreError
+from attnsearch.errors import ConfigError, PromptError, StoreError
+from attnsearch.lookup import check_scan_name, find_store, name_scan, scan_name
 
 if TYPE_CHECKING:
     from attnsearch.scanning import ScanPlan, ScanRequest, Subject
 
 
 def scan(
-    models: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Checkpoints, PixArt .pth files, or folders of diffusers pipelines.",
-        ),
-    ],
+    models: options.Models,
     store: Annotated[
-        str, typer.Option(help="Store to write to, a folder or a URL; made if need be.")
-    ],
+        str | None,
+        typer.Option(
+            help="Store to write to, a folder or a URL; made if need be. Default: "
+            "$ATTNSEARCH_STORE, or attnsearch.zarr here."
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the scan of one model; default: the file's.")
     ] = None,
@@ -36,7 +38,9 @@ def scan(
     guidance: options.Guidance = 4.5,
     basis: Annotated[
         int | None,
-        typer.Option(help="Spatial frequencies kept along each axis; default: all, up to 8."),
+        typer.Option(
+            min=1, help="Spatial frequencies kept along each axis; default: all, up to 8."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Most samples painted at once; default: up to 64.")
@@ -72,29 +76,37 @@ def scan(
     With --control the weights are shuffled within every tensor, and the scan is called after the
     model with `-control`. rank and ask say what the heads of such scans score, beside the others.
 
+    A store may hold scans of any number of models. Each is called after its file; a model of a name
+    that is taken is refused, give it another --name.
+
+    Example: attnsearch scan rtep-femto-seed0
+
     Example: attnsearch scan model.pt --store maps.zarr --seeds 8
 
     Example: attnsearch scan *.pt --store maps.zarr --scheduler tcp://host:8786
 
     Example: attnsearch scan pixart-sigma/ --prompts prompts.txt --batch 2 --store maps.zarr
     """
-    from attnsearch import scanning
-    from attnsearch.encoders import EncoderKind
     from attnsearch.sampling import SamplerConfig
 
-    reading = scanning.Reading(
-        encoder=None if encoder is None else EncoderKind(encoder),
-        encoder_source=encoder_source,
-        encoder_dtype=encoder_dtype,
-        heads=heads,
-        vae=vae,
-        size=size,
-        control=control,
+    reading = options.reading_of(
+        encoder, encoder_source, encoder_dtype, heads, vae=vae, size=size, control=control
     )
+    for model in models:
+        reading.check(model)
+    names = _names(models, name, control=control)
+    if prompts != "grid" and not os.path.lexists(prompts):
+        raise PromptError(
+            f"cannot read prompts from {prompts}: there is no such file; --prompts is grid, or a "
+            "file of prompts"
+        )
+    place = "" if dry_run else str(find_store(store, make=True))
+    from attnsearch import scanning
+
     requests = [
         scanning.ScanRequest(
             model=model,
-            name=name or scanning.scan_name(model, control=control),
+            name=called,
             prompts=prompts,
             seeds=seeds,
             sampler=SamplerConfig(steps=steps, guidance=guidance),
@@ -103,41 +115,57 @@ def scan(
             reading=reading,
             device=device,
         )
-        for model in models
+        for model, called in zip(models, names, strict=True)
     ]
-    if name is not None and len(models) > 1:
-        raise ConfigError("--name is of one model; several are called after their files")
-    names = [request.name for request in requests]
+    if dry_run:
+        costs = [_cost(*request.open()) for request in requests]
+        print_json(costs if len(costs) > 1 else costs[0])
+        return
+    here = scheduler == "threads"
+    plans = _scan_here(requests, place) if here else _scan_there(requests, place, scheduler)
+    _say_next(plans, store)
+
+
+def _names(models: Sequence[Path], name: str | None, *, control: bool) -> list[str]:
+    """What the scan of each model is called.
+
+    Raises:
+        ConfigError: two would be called the same.
+        StoreError: the name that was given is none.
+    """
+    if name is not None:
+        if len(models) > 1:
+            raise ConfigError("--name is of one model; several are called after their files")
+        check_scan_name(name)
+        return [name]
+    names = [scan_name(model, control=control) for model in models]
     if doubled := {each for each in names if names.count(each) > 1}:
         raise ConfigError(
             f"several models would be scanned as {', '.join(sorted(doubled))}; "
             "scan them one by one, each under a --name"
         )
-    if dry_run:
-        costs = [_cost(*request.open()) for request in requests]
-        print_json(costs if len(costs) > 1 else costs[0])
-    elif scheduler == "threads":
-        _scan_here(requests, store)
-    else:
-        _scan_there(requests, store, scheduler)
+    return [name_scan(model, control=control) for model in models]
 
 
-def _scan_here(requests: "list[ScanRequest]", store: str) -> None:
+def _scan_here(requests: "list[ScanRequest]", store: str) -> "list[ScanPlan]":
     """One model after the other, in this process."""
     from attnsearch import scanning
 
     if len(requests) > 1:
         for request in requests:
             request.open()  # so that nothing is begun where one of them cannot be read
+    plans = []
     for request in requests:
         subject, plan = request.open()
+        plans.append(plan)
         _announce([plan])
         with progress("scanning", plan.layout.maps, "maps") as advance:
             scanning.execute_plan(plan, subject, store, advance, note)
         _conclude(plan, store)
+    return plans
 
 
-def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> None:
+def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> "list[ScanPlan]":
     """All models, by the workers of a scheduler."""
     from attnsearch import scanning
     from attnsearch.store import make_store
@@ -154,6 +182,7 @@ def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> No
         scanning.run_tasks(tasks, runner, advance)
     for plan in plans:
         _conclude(plan, store)
+    return plans
 
 
 def _announce(plans: "list[ScanPlan]") -> None:
@@ -176,6 +205,18 @@ def _conclude(plan: "ScanPlan", store: str) -> None:
         )
     note(f"scan {plan.name} is complete in {store}")
     note_left_out({plan.name: opened})
+
+
+def _say_next(plans: "list[ScanPlan]", named: str | None) -> None:
+    """The command to type next; a store that was named is named there too."""
+    store = "" if named is None else f" {shlex.quote(named)}"
+    # Free prompts need not have relation words; for these the other metrics are listed.
+    relational = all("relation" in plan.layout.roles for plan in plans)
+    note(
+        f"next: attnsearch rank{store} --metric relational"
+        if relational
+        else "next: attnsearch rank --list"
+    )
 
 
 def _cost(subject: "Subject", plan: "ScanPlan") -> dict[str, Any]:

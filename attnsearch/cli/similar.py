@@ -38,13 +38,13 @@ def similar(
 
     Example: attnsearch similar zoo.zarr --like "relational, reversed, late"
     """
+    if bool(to) == bool(like):
+        raise ConfigError("say either --to MODEL:L2H8 or --like what it does")
     from attnsearch.clustering import HeadIndex, signatures, standardised
     from attnsearch.clustering.profiles import Trait, profiles, sizes
     from attnsearch.clustering.selection import within as only
     from attnsearch.store import open_scans
 
-    if bool(to) == bool(like):
-        raise ConfigError("say either --to MODEL:L2H8 or --like what it does")
     trait = Trait.parse(like) if like else None
     scans = only(open_scans(store, left_out=note_left_out), within or [])
     with opened_aggregator(scheduler) as aggregate:

@@ -54,27 +54,35 @@ def steer(
     before and after; prompts that ask for the target themselves are left out. Intervals are Wilson
     95 %.
 
-    Example: attnsearch steer attnsearch/zoo/rtep-femto-seed0.pt --head L0H3,L0H2
+    Example: attnsearch steer rtep-femto-seed0 --head L0H3,L0H2
 
-    Example: attnsearch steer attnsearch/zoo/minilm-femto-seed0.pt --role relation --to left
+    Example: attnsearch steer minilm-femto-seed0 --role relation --to left
     """
+    from attnsearch.ablation import check_relation, check_roles, check_strength
+
+    if (head is None) == (role is None):
+        raise ConfigError("say what is steered by: --head L0H3, or --role relation")
+    heads = frozenset() if head is None else options.head_group(head)
+    roles = frozenset() if role is None else frozenset(role.split(","))
+    check_roles(roles)
+    check_relation(to)
+    if heads:
+        check_strength(tag, strength)
     from attnsearch.ablation import Lender, Tag, steer_by_tag, steer_by_text
     from attnsearch.devices import named_device
     from attnsearch.models import load_checkpoint
     from attnsearch.sampling import SamplerConfig
     from attnsearch.task.captions import grid_captions
 
-    if (head is None) == (role is None):
-        raise ConfigError("say what is steered by: --head L0H3, or --role relation")
     loaded = load_checkpoint(checkpoint)
     prompts = grid_captions(loaded.task)
     steered = sum(to is None or prompt.relation != to for prompt in prompts)
     sampler = SamplerConfig(steps=steps, guidance=guidance)
     with progress("painting", 2 * steered * seeds, "images") as advance:
-        if head is not None:
+        if heads:
             found = steer_by_tag(
                 loaded,
-                options.head_group(head),
+                heads,
                 tag=Tag(tag),
                 lender=Lender(lender),
                 to=to,
@@ -87,7 +95,7 @@ def steer(
         else:
             found = steer_by_text(
                 loaded,
-                frozenset(str(role).split(",")),
+                roles,
                 to=to,
                 strength=strength,
                 seeds=seeds,

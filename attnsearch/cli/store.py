@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from attnsearch.cli import options
 from attnsearch.cli.console import note
+from attnsearch.errors import ConfigError
+from attnsearch.lookup import find_store
 
 store = typer.Typer(
     no_args_is_help=True,
@@ -13,11 +14,13 @@ store = typer.Typer(
     "`publish` copies scans from one store into another, `info` and `verify` list them.",
 )
 
-Scan = Annotated[str, typer.Argument(metavar="SCAN", help="Name of a scan in it.")]
-
 
 @store.command()
-def remove(store: options.Store, scan: Scan) -> None:
+def remove(
+    words: Annotated[
+        list[str], typer.Argument(metavar="[STORE] SCAN", help="A store, and a scan in it.")
+    ],
+) -> None:
     """Remove a scan and all its maps from a store.
 
     Refused while a process writes the scan. Stopped at any time, the store is whole, and the same
@@ -27,15 +30,19 @@ def remove(store: options.Store, scan: Scan) -> None:
     """
     from attnsearch import store as stores
 
-    stores.remove(store, scan)
-    note(f"scan {scan} of {store} is removed")
+    place, scan = _store_and_names(words, "remove", "SCAN")
+    stores.remove(place, scan)
+    note(f"scan {scan} of {place} is removed")
 
 
 @store.command()
 def rename(
-    store: options.Store,
-    scan: Scan,
-    to: Annotated[str, typer.Argument(metavar="NEW", help="The name it gets.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[STORE] SCAN NEW", help="A store, a scan in it, and the name it gets."
+        ),
+    ],
 ) -> None:
     """Give a scan of a store another name; nothing else of it changes.
 
@@ -47,5 +54,19 @@ def rename(
     """
     from attnsearch import store as stores
 
-    stores.rename(store, scan, to)
-    note(f"scan {scan} of {store} is called {to} now")
+    place, scan, to = _store_and_names(words, "rename", "SCAN", "NEW")
+    stores.rename(place, scan, to)
+    note(f"scan {scan} of {place} is called {to} now")
+
+
+def _store_and_names(words: list[str], verb: str, *names: str) -> list[str]:
+    """The store, the usual one where it is left out, and then the names.
+
+    Raises:
+        ConfigError: there are more words or fewer.
+        StoreError: there is no such store.
+    """
+    if not 0 <= len(words) - len(names) <= 1:
+        raise ConfigError(f"usage: attnsearch store {verb} [STORE] {' '.join(names)}")
+    given = words[0] if len(words) > len(names) else None
+    return [str(find_store(given)), *words[-len(names) :]]

@@ -10,6 +10,7 @@ from attnsearch.cli import options
 from attnsearch.cli.console import note
 from attnsearch.errors import ConfigError
 from attnsearch.intake import quote
+from attnsearch.lookup import find_checkpoint
 
 
 class _Encoder(StrEnum):
@@ -97,15 +98,28 @@ def train(
 
     Example: attnsearch train --from rtep-atto-seed0 --size atto --colour-dropout 0.5 --out runs/a
     """
+    from attnsearch.encoders import EncoderKind, EncoderSpec
+    from attnsearch.training import ColourDropout, check_unused
+
+    check_unused(out, resume=resume)
+    dropout = None if colour_dropout is None else ColourDropout.read(_dropout(colour_dropout))
+    if start is not None:
+        find_checkpoint(start)
+    EncoderSpec(  # refuses what cannot be, before torch is imported; its sizes come later
+        kind=EncoderKind(encoder),
+        channels=2,
+        text_length=1,
+        source=encoder_source,
+        dtype=encoder_dtype,
+    )
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from attnsearch import experiments
     from attnsearch.devices import named_device
-    from attnsearch.encoders import EncoderKind
     from attnsearch.models import Objective
     from attnsearch.task.spec import PhraseSet
-    from attnsearch.training import ColourDropout, run
+    from attnsearch.training import run
 
     experiment = experiments.Experiment(
         name=out.name,
@@ -115,9 +129,7 @@ def train(
         size=size,
         task=task,
         phrases=None if phrases is None else PhraseSet(phrases),
-        colour_dropout=(
-            None if colour_dropout is None else ColourDropout.read(_dropout(colour_dropout))
-        ),
+        colour_dropout=dropout,
         held_out_seed=None if held_out_seed is None else _seed(held_out_seed),
         start=start,
         learning_rate_factor=learning_rate_factor,

@@ -1,5 +1,6 @@
 """`attnsearch zoo`: list models, train them from experiment files, look back, publish."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -74,10 +75,25 @@ def list_models(
     )  # fmt: skip
 
 
+def _files(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if not os.path.lexists(path):
+            raise ConfigError(f"cannot read {path}: there is no such file")
+    return paths
+
+
+def _folders(paths: list[Path]) -> list[Path]:
+    for path in paths:
+        if not path.is_dir():
+            raise ConfigError(f"{path} is no folder of a finished run")
+    return paths
+
+
 @zoo.command()
 def train(
     experiments: Annotated[
-        list[Path], typer.Argument(metavar="EXPERIMENT.toml", help="Experiment files.")
+        list[Path],
+        typer.Argument(metavar="EXPERIMENT.toml", help="Experiment files.", callback=_files),
     ],
     out: Annotated[Path, typer.Option(help="Each experiment gets a folder of its name in here.")],
     jobs: Annotated[
@@ -115,7 +131,8 @@ def train(
 @zoo.command()
 def publish(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Finished folders of `zoo train`.")
+        list[Path],
+        typer.Argument(metavar="RUN", help="Finished folders of `zoo train`.", callback=_folders),
     ],
     to: Annotated[Path, typer.Option("--to", help="Folder to publish in; made if need be.")],
 ) -> None:
@@ -136,10 +153,18 @@ def publish(
 def emergence(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL", help="Published checkpoints, or folders of `zoo train`."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Published checkpoints, folders of `zoo train`, or packaged models by name.",
+            callback=options.models,
+        ),
     ],
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the curves, a column per model (PNG, SVG, PDF).")
+        Path | None,
+        typer.Option(
+            help="Also draw the curves, a column per model (PNG, SVG, PDF).",
+            callback=options.writable,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -148,7 +173,7 @@ def emergence(
     One row per snapshot of its training: shares of images with the asked shapes, colours, binding
     and relation, in combinations trained on; and the head with the largest relational score.
 
-    Example: attnsearch zoo emergence attnsearch/zoo/rtep-atto-seed0.pt --picture emergence.png
+    Example: attnsearch zoo emergence rtep-atto-seed0 --picture emergence.png
     """
     from attnsearch.zoo.emergence import read_emergence
 

@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float64]
 def signatures(
     scans: Mapping[str, xr.Dataset],
     aggregate: Aggregator | None = None,
-    saved: Path | None = None,
+    saved: Path | str | None = None,
 ) -> xr.Dataset:
     """The signatures of all heads of some scans: `signature` (address, column).
 
@@ -64,7 +64,7 @@ def signatures(
     """
     aggregate = aggregate or Aggregator()
     found = [
-        _kept(saved, name, scan, aggregate) if saved else _of_scan(name, scan, aggregate)
+        _kept(Path(saved), name, scan, aggregate) if saved else _of_scan(name, scan, aggregate)
         for name, scan in scans.items()
         if not scan.attrs.get(CONTROL)
     ]

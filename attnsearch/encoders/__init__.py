@@ -1,25 +1,29 @@
 """Turning captions into the token embeddings a model is conditioned on."""
 
-from attnsearch.encoders.contract import EncodedText, Encoder, EncoderKind, EncoderSpec
-from attnsearch.encoders.pretrained import PretrainedTextEncoder, fit_pretrained
-from attnsearch.encoders.random_embedding import RandomTokenEncoder
+from typing import TYPE_CHECKING, Final
 
-__all__ = [
-    "EncodedText",
-    "Encoder",
-    "EncoderKind",
-    "EncoderSpec",
-    "PretrainedTextEncoder",
-    "RandomTokenEncoder",
-    "build",
-    "fit_pretrained",
-]
+from attnsearch.lazy import loader
 
+if TYPE_CHECKING:
+    from attnsearch.encoders.building import build as build
+    from attnsearch.encoders.contract import EncodedText as EncodedText
+    from attnsearch.encoders.contract import Encoder as Encoder
+    from attnsearch.encoders.contract import EncoderKind as EncoderKind
+    from attnsearch.encoders.contract import EncoderSpec as EncoderSpec
+    from attnsearch.encoders.pretrained import PretrainedTextEncoder as PretrainedTextEncoder
+    from attnsearch.encoders.pretrained import fit_pretrained as fit_pretrained
+    from attnsearch.encoders.random_embedding import RandomTokenEncoder as RandomTokenEncoder
 
-def build(spec: EncoderSpec) -> Encoder:
-    """The encoder a spec describes.
+_HOMES: Final = {
+    "EncodedText": "contract",
+    "Encoder": "contract",
+    "EncoderKind": "contract",
+    "EncoderSpec": "contract",
+    "PretrainedTextEncoder": "pretrained",
+    "RandomTokenEncoder": "random_embedding",
+    "build": "building",
+    "fit_pretrained": "pretrained",
+}
 
-    Raises:
-        AttnsearchError: a pretrained encoder cannot be read, or an optional package is missing.
-    """
-    return RandomTokenEncoder(spec) if spec.kind.is_random else PretrainedTextEncoder(spec)
+__all__ = sorted(_HOMES)
+__getattr__ = loader(__name__, _HOMES)

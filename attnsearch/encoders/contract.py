@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from attnsearch.errors import ConfigError
 from attnsearch.intake import check_fields
-from attnsearch.task.captions import Caption
+
+if TYPE_CHECKING:  # a spec is checked before torch is there
+    from torch import Tensor
+
+    from attnsearch.task.captions import Caption
 
 
 class EncoderKind(StrEnum):
@@ -77,11 +79,11 @@ class EncoderSpec:
 class EncodedText(NamedTuple):
     """A batch of captions as the model reads them."""
 
-    embedding: Tensor
+    embedding: "Tensor"
     """[caption, token, channel] float32."""
-    mask: Tensor
+    mask: "Tensor"
     """[caption, token] bool, False on padding."""
-    roles: Tensor
+    roles: "Tensor"
     """Gamma [caption, token, role] float32, one-hot rows."""
 
 
@@ -92,7 +94,7 @@ class Encoder(Protocol):
     def spec(self) -> EncoderSpec:
         """What this encoder was built from."""
 
-    def encode(self, captions: Sequence[Caption]) -> EncodedText:
+    def encode(self, captions: "Sequence[Caption]") -> EncodedText:
         """Embed captions.
 
         Raises:

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from attnsearch.aggregate import TOTAL
 from attnsearch.axes import REGION, RELATION_DIRECTIONS, ROLE
 from attnsearch.metrics.evidence import Directed, Evidence, Fixed, Mean, Ramped
 from attnsearch.metrics.meaning import token_positions
-from attnsearch.metrics.reader import Reader
 from attnsearch.metrics.variance import Explained
+
+if TYPE_CHECKING:
+    from attnsearch.metrics.reader import Reader
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +28,7 @@ SIDES: Final = "the sign of what every prompt shows"
 class Metric:
     """A metric and what a list of metrics says of it."""
 
-    of: Callable[[Reader], Evidence]
+    of: "Callable[[Reader], Evidence]"
     unit: str
     """Empty: a plain number."""
     low: float
@@ -39,7 +40,7 @@ class Metric:
         return (getdoc(self.of) or "").partition("\n")[0]
 
 
-def relational(read: Reader) -> Evidence:
+def relational(read: "Reader") -> Evidence:
     """Does the map of the relation words move to where they point?
 
     D_p = sum_i a_i r_i is the dipole of the attention a to the relation words of prompt p, r_i the
@@ -69,7 +70,7 @@ def relational(read: Reader) -> Evidence:
     )
 
 
-def relation_variance(read: Reader) -> Evidence:
+def relation_variance(read: "Reader") -> Evidence:
     """What share of the map of the relation words does the relation explain?
 
     Variance over prompts, summed over the coefficients of the map: partial eta squared of the
@@ -81,7 +82,7 @@ def relation_variance(read: Reader) -> Evidence:
     return _explained(read, "relation", ("shape1", "colour1", "shape2", "colour2"))
 
 
-def ramp_cosine(read: Reader) -> Evidence:
+def ramp_cosine(read: "Reader") -> Evidence:
     """How much has the mean map of a relation the shape of a ramp along it?
 
     <M_r, T_r> / (|M_r| |T_r|) with M_r the mean map of relation r without its mean over tokens and
@@ -91,7 +92,7 @@ def ramp_cosine(read: Reader) -> Evidence:
     return _ramped(read, "cosine")
 
 
-def ramp_projection(read: Reader) -> Evidence:
+def ramp_projection(read: "Reader") -> Evidence:
     """How much of a ramp along it is there in the mean map of a relation?
 
     <M_r, T_r> / |T_r| with M_r and T_r as in `ramp-cosine`, mean over relations, up to the root of
@@ -100,7 +101,7 @@ def ramp_projection(read: Reader) -> Evidence:
     return _ramped(read, "projection")
 
 
-def ramp_energy(read: Reader) -> Evidence:
+def ramp_energy(read: "Reader") -> Evidence:
     """How much structure of any shape is there in the mean map of a relation?
 
     |M_r| with M_r as in `ramp-cosine`, mean over relations. Noise has it too, so there is no null.
@@ -108,7 +109,7 @@ def ramp_energy(read: Reader) -> Evidence:
     return _ramped(read, "energy")
 
 
-def objects(read: Reader) -> Evidence:
+def objects(read: "Reader") -> Evidence:
     """Does each object look at its own words rather than the other object's?
 
     Share of attention of the region of object k to colour k and shape k, less that to colour and
@@ -117,7 +118,7 @@ def objects(read: Reader) -> Evidence:
     return _own(read, ("colour", "shape"))
 
 
-def shape(read: Reader) -> Evidence:
+def shape(read: "Reader") -> Evidence:
     """Does each object look at its own shape word rather than the other object's?
 
     As `object`, shape words only. A head of object 1 and one that binds differ in
@@ -126,7 +127,7 @@ def shape(read: Reader) -> Evidence:
     return _own(read, ("shape",))
 
 
-def colour(read: Reader) -> Evidence:
+def colour(read: "Reader") -> Evidence:
     """Does each object look at its own colour word rather than the other object's?
 
     As `object`, colour words only; 0 of prompts that name no colour.
@@ -134,7 +135,7 @@ def colour(read: Reader) -> Evidence:
     return _own(read, ("colour",))
 
 
-def positional(read: Reader) -> Evidence:
+def positional(read: "Reader") -> Evidence:
     """How large is the spatial bias that all prompts share?
 
     sqrt(1/2 sum_g |mean D_g|^2) / kappa with D_g the dipole of the attention to role g and kappa
@@ -152,7 +153,7 @@ def positional(read: Reader) -> Evidence:
     )
 
 
-def entropy(read: Reader) -> Evidence:
+def entropy(read: "Reader") -> Evidence:
     """How spread is attention over words, where 1 is all alike?
 
     Entropy of the rows of the map, mean over image tokens, over the log of the number of keys.
@@ -160,7 +161,7 @@ def entropy(read: Reader) -> Evidence:
     return _mean(read.stored("entropy") / np.log(read.scan.attrs["keys"]))
 
 
-def sharpness(read: Reader) -> Evidence:
+def sharpness(read: "Reader") -> Evidence:
     """How much attention does the word that gets most of it get?
 
     The largest entry of each row of the map, mean over image tokens.
@@ -184,25 +185,27 @@ METRICS: Final[Mapping[str, Metric]] = {
 """Metrics by the name the command line knows them under."""
 
 
-def mass(read: Reader, roles: Sequence[str]) -> Evidence:
+def mass(read: "Reader", roles: Sequence[str]) -> Evidence:
     """Share of all attention that roles get, mean over image tokens, in [0, 1]."""
     return _mean(read.mass(roles))
 
 
-def share(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
+def share(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
     """m^T A w / m^T 1: attention of a region to roles per unit of region, in [0, 1]."""
     return _mean(read.region(region, roles))
 
 
-def total(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
+def total(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
     """m^T A w: attention summed over a region, in image tokens, which grows with the object.
 
     Its mean over images is the synopsis of arXiv 2601.06338, less the images without detections.
     """
+    from attnsearch.aggregate import TOTAL  # slow to import, and questions are parsed without
+
     return _mean(read.region(region, roles, TOTAL))
 
 
-def contrast(read: Reader, region: str, roles: Sequence[str]) -> Evidence:
+def contrast(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
     """The share of a region less the mean of the shares of all other regions, in [-1, 1]."""
     others = [str(name) for name in read.scan[REGION].to_numpy()] if REGION in read.scan else []
     values = read.region(region, roles)
@@ -221,7 +224,7 @@ def difference(one: Mean, other: Mean) -> Mean:
     )
 
 
-def _own(read: Reader, kinds: Sequence[str]) -> Evidence:
+def _own(read: "Reader", kinds: Sequence[str]) -> Evidence:
     parts = []
     for own, other in ((1, 2), (2, 1)):
         roles, others = ([f"{kind}{k}" for kind in kinds] for k in (own, other))
@@ -230,7 +233,7 @@ def _own(read: Reader, kinds: Sequence[str]) -> Evidence:
     return _mean((parts[0] + parts[1]) / 2, OBJECTS)
 
 
-def _explained(read: Reader, label: str, others: Sequence[str]) -> Evidence:
+def _explained(read: "Reader", label: str, others: Sequence[str]) -> Evidence:
     prompts = read.relations()
     known = prompts.columns[label] != ""
     return Explained(
@@ -245,7 +248,7 @@ def _explained(read: Reader, label: str, others: Sequence[str]) -> Evidence:
     )
 
 
-def _ramped(read: Reader, kind: str) -> Evidence:
+def _ramped(read: "Reader", kind: str) -> Evidence:
     prompts = read.relations()
     known = prompts.relations != ""
     names = sorted({str(name) for name in prompts.relations[known]})

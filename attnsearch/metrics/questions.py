@@ -16,7 +16,7 @@ parenthesis or a function.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ from attnsearch.errors import MetricError
 from attnsearch.metrics import catalogue
 from attnsearch.metrics.evidence import Combined, Evidence, Mean
 from attnsearch.metrics.language import Words
-from attnsearch.metrics.reader import Reader
+
+if TYPE_CHECKING:
+    from attnsearch.metrics.reader import Reader
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 class Question(Protocol):
     """Something that is asked about every head of a scan."""
 
-    def evidence(self, read: Reader) -> Evidence:
+    def evidence(self, read: "Reader") -> Evidence:
         """What a scan says to it.
 
         Raises:
@@ -65,7 +67,7 @@ class Template:
             )
         return cls(region, names)
 
-    def evidence(self, read: Reader) -> Evidence:
+    def evidence(self, read: "Reader") -> Evidence:
         """See `Question`."""
         return _TEMPLATES[self.kind](read, self.region, self.roles)
 
@@ -77,7 +79,7 @@ class Template:
 class _Named:
     name: str
 
-    def evidence(self, read: Reader) -> Evidence:
+    def evidence(self, read: "Reader") -> Evidence:
         return catalogue.METRICS[self.name].of(read)
 
 
@@ -85,7 +87,7 @@ class _Named:
 class _Mass:
     roles: tuple[str, ...]
 
-    def evidence(self, read: Reader) -> Evidence:
+    def evidence(self, read: "Reader") -> Evidence:
         return catalogue.mass(read, self.roles)
 
 
@@ -96,7 +98,7 @@ class _Arithmetic:
     work: Callable[..., Floats]
     parts: tuple[Question, ...]
 
-    def evidence(self, read: Reader) -> Evidence:
+    def evidence(self, read: "Reader") -> Evidence:
         parts = tuple(part.evidence(read) for part in self.parts)
         match parts:
             case (Mean() as one, Mean() as other) if self.work is np.subtract:
@@ -110,7 +112,7 @@ class _Number:
 
     value: float
 
-    def evidence(self, read: Reader) -> Evidence:
+    def evidence(self, read: "Reader") -> Evidence:
         del read
         raise MetricError("a number alone says nothing about heads")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,9 +13,11 @@ from attnsearch.aggregate import Aggregator
 from attnsearch.axes import HEAD, LAYER, SAMPLE, STEP, HeadAddress
 from attnsearch.errors import MetricError
 from attnsearch.metrics.filters import matching
-from attnsearch.metrics.inference import DRAWS, HeadScores, Over, family_wise, infer
+from attnsearch.metrics.inference import DRAWS, HeadScores, family_wise, infer
 from attnsearch.metrics.questions import Question, parse
 from attnsearch.metrics.reader import Reader
+from attnsearch.metrics.view import View
+from attnsearch.store import Place, open_scans
 
 NOISE_LEVEL: Final = "noise_level"
 CONTROL: Final = "control"
@@ -67,39 +70,11 @@ class Control:
     """Sizes of scores."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """Which part of scans is asked, and how steps count.
-
-    Raises:
-        MetricError: the noise levels are no range.
-    """
-
-    where: str | None = None
-    """Condition on samples, such as `relation in [left, right] and colour1 == red`."""
-    by: str | None = None
-    """Coordinate of samples, for each of whose values heads are scored anew."""
-    noise: tuple[float, float] | None = None
-    """Only steps with noise levels between these, ends included."""
-    over: Over = "mean"
-    """Score of the mean map over steps, or of the step where it is largest."""
-
-    def __post_init__(self) -> None:
-        if self.noise is not None and not self.noise[0] <= self.noise[1]:
-            raise MetricError(f"noise levels are a range such as 0.6:1.0, not {self.noise}")
-
-    def __str__(self) -> str:
-        steps = "mean over steps" if self.over == "mean" else "at the peak step"
-        if self.noise is not None:
-            steps += f" of noise {self.noise[0]:g} to {self.noise[1]:g}"
-        return ", ".join([steps, *([f"where {self.where}"] if self.where else [])])
-
-
 EVERYTHING: Final = View()
 
 
 def rank(
-    scans: Mapping[str, xr.Dataset],
+    scans: Mapping[str, xr.Dataset] | Place | None = None,
     question: str | Question = "relational",
     aggregate: Aggregator | None = None,
     view: View = EVERYTHING,
@@ -107,13 +82,18 @@ def rank(
 ) -> list[RankedHead]:
     """Every head of every scan by its score, best first; controls are left out.
 
-    A question is a metric (see `METRICS`), a template `region -> role`, or arithmetic on these.
-    `aggregate` reads the scans; by default in threads, and nobody watches.
+    `scans` are scans by name, or the store they are all in; by default the usual one, of
+    ATTNSEARCH_STORE or `attnsearch.zarr` in the working directory. A question is a metric (see
+    `METRICS`), a template `region -> role`, or arithmetic on these. `aggregate` reads the scans; by
+    default in threads, and nobody watches.
 
     Raises:
         MetricError: the question or the view is wrong, or a scan lacks what it needs.
+        StoreError: there is no such store, or something of it is damaged.
     """
     asked = parse(question) if isinstance(question, str) else question
+    if scans is None or isinstance(scans, str | Path):
+        scans = open_scans(scans)
     aggregate = aggregate or Aggregator()
     scored = [
         _Scored(
@@ -178,9 +158,13 @@ def benjamini_hochberg(
     p_values: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Adjusted p-values that control the false discovery rate (Benjamini, Hochberg 1995)."""
-    from scipy.stats import false_discovery_control  # slow to import
-
-    return np.asarray(false_discovery_control(p_values, method="bh"), dtype=np.float64)
+    # As scipy.stats.false_discovery_control, whose import takes as long as a ranking.
+    order = np.argsort(p_values)
+    count = len(p_values)
+    scaled = p_values[order] * (count / np.arange(1, count + 1))
+    adjusted = np.empty(count)
+    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1)
+    return adjusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

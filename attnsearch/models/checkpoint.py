@@ -21,6 +21,7 @@ from attnsearch.cleanup import placed
 from attnsearch.encoders import EncoderKind, EncoderSpec
 from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.intake import one_line, quote
+from attnsearch.lookup import find_checkpoint
 from attnsearch.models.dit import DiT, DiTConfig
 from attnsearch.models.origin import Origin
 from attnsearch.models.pixart import convert_pixart, find_pixart, infer_config
@@ -143,12 +144,18 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without running anything in it.
+def checkpoint_of(model: Checkpoint | Path | str) -> Checkpoint:
+    """A checkpoint, or the one that `load_checkpoint` reads; raises as that does."""
+    return model if isinstance(model, Checkpoint) else load_checkpoint(model)
+
+
+def load_checkpoint(model: Path | str) -> Checkpoint:
+    """Read a checkpoint, a file or a packaged model by name, without running anything in it.
 
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or not one of ours.
     """
+    path = find_checkpoint(model)
     content, digest = read_tensors(path)
     if find_pixart(content) is not None:
         raise CheckpointError(

@@ -12,9 +12,8 @@ from typing import Any, Final
 from attnsearch.errors import CheckpointError
 from attnsearch.intake import one_line, quote, read_json
 from attnsearch.intake.folders import check_folder
+from attnsearch.lookup import PIPELINE_INDEX
 from attnsearch.models.parts import is_model, load_part
-
-INDEX: Final = "model_index.json"
 
 _LIBRARIES: Final = ("diffusers", "transformers", "stable_diffusion")
 """The last is where in diffusers the safety checker is."""
@@ -32,7 +31,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         CheckpointError: it is damaged, names no pipeline, or a part that is not in the folder or
             not of the libraries; or there is code that a version of diffusers would run.
     """
-    path = folder / INDEX
+    path = folder / PIPELINE_INDEX
     if (folder / _CODE).exists():
         raise CheckpointError(f"{folder / _CODE} is code; nothing in a pipeline's folder is run")
     try:

@@ -21,6 +21,7 @@ from torch import Tensor
 from attnsearch.axes import Branch
 from attnsearch.errors import AttnsearchError, CheckpointError, ConfigError
 from attnsearch.intake import quote
+from attnsearch.lookup import PIPELINE_INDEX
 from attnsearch.models.attention import AttentionCall
 from attnsearch.models.families import (
     Family,
@@ -32,7 +33,7 @@ from attnsearch.models.families import (
     route,
 )
 from attnsearch.models.parts import quiet, reason
-from attnsearch.models.pipeline_index import INDEX, load_parts, read_index
+from attnsearch.models.pipeline_index import load_parts, read_index
 from attnsearch.prompts import Prompt, token_roles
 from attnsearch.prompts.prompt import END, PAD
 
@@ -66,15 +67,10 @@ class Forecast:
     """[step] share of noise, in [0, 1]."""
 
 
-def is_pipeline(path: Path) -> bool:
-    """Whether a path is a folder written by a pipeline's `save_pretrained`."""
-    return (path / INDEX).is_file()
-
-
 def pipeline_files(folder: Path) -> list[str]:
     """What in a pipeline's folder is the pipeline: its index, and the folders of its parts."""
     parts = [name for name in read_index(folder) if (folder / name).is_dir()]
-    return [INDEX, *sorted(parts)]
+    return [PIPELINE_INDEX, *sorted(parts)]
 
 
 def load_pipeline(folder: Path, device: torch.device) -> Any:

@@ -15,9 +15,10 @@ from dask.delayed import Delayed, delayed
 
 from attnsearch.devices import named_device
 from attnsearch.sampling import SamplerConfig
-from attnsearch.scanning.entry import GRID, Reading, open_subject, prompts_of
+from attnsearch.scanning.entry import GRID, open_subject, prompts_of
 from attnsearch.scanning.execute import execute_plan
 from attnsearch.scanning.plan import ScanPlan, plan_scan
+from attnsearch.scanning.reading import Reading
 from attnsearch.scanning.subject import Subject
 from attnsearch.scheduling import Advance, Runner
 from attnsearch.store import Place

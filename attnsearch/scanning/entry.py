@@ -1,59 +1,25 @@
 """From a path to a finished scan: which kind of model lies there, and which prompts it is given."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from attnsearch.capturing.regions import Segmenter
-from attnsearch.encoders import EncoderKind
-from attnsearch.errors import ConfigError
+from attnsearch.lookup import check_scan_name, find_model, find_store, is_pipeline, name_scan
 from attnsearch.models import Checkpoint, Vae, load_checkpoint, load_pixart
-from attnsearch.models.pipelines import is_pipeline
 from attnsearch.prompts import Prompt, prompt_of_caption, read_prompts
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning.dit import DiTSubject
 from attnsearch.scanning.execute import execute_plan
 from attnsearch.scanning.pipeline import PipelineSubject
 from attnsearch.scanning.plan import plan_scan, read_captions
+from attnsearch.scanning.reading import Reading
 from attnsearch.scanning.subject import Subject
 from attnsearch.store import Place
 from attnsearch.task.captions import grid_captions
 from attnsearch.task.spec import PRESETS
 
 GRID: Final = "grid"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What a file does not tell about itself.
-
-    Raises:
-        ConfigError: details of an encoder are given and no encoder is named.
-    """
-
-    encoder: EncoderKind | None = None
-    """Text encoder of a PixArt checkpoint."""
-    encoder_source: str = ""
-    """Folder or hub name of a T5 or CLIP encoder."""
-    encoder_dtype: str = "float32"
-    heads: int | None = None
-    """Heads of a PixArt checkpoint whose width does not tell them."""
-    vae: Path | None = None
-    """Folder of the VAE that decodes a latent model's images."""
-    size: int | None = None
-    """Side of a pipeline's images, pixels."""
-    segmenter: Segmenter | None = None
-    """Finds regions in a pipeline's images."""
-    regions: tuple[str, ...] = ()
-    """Their names."""
-    control: bool = False
-    """Shuffle the weights of a checkpoint, for a scan that others are compared with."""
-
-    def __post_init__(self) -> None:
-        if self.encoder is None and (self.encoder_source or self.heads is not None):
-            raise ConfigError("a PixArt checkpoint is read with --encoder rte, rtep, t5 or clip")
 
 
 def open_subject(path: Path, device: torch.device, reading: Reading | None = None) -> Subject:
@@ -63,20 +29,11 @@ def open_subject(path: Path, device: torch.device, reading: Reading | None = Non
         AttnsearchError: it cannot be read, or `reading` does not fit what lies there.
     """
     told = reading or Reading()
+    told.check(path)
     if is_pipeline(path):
-        if told.control:
-            raise ConfigError(f"{path} is a pipeline; controls are made of checkpoints")
-        if told.encoder is not None or told.vae is not None:
-            raise ConfigError(f"{path} is a pipeline and brings its own encoder and VAE")
         return PipelineSubject(
             path, device, size=told.size, segmenter=told.segmenter, regions=told.regions
         )
-    if path.is_dir():
-        raise ConfigError(f"{path} is neither a checkpoint file nor a pipeline's folder")
-    if told.segmenter is not None:
-        raise ConfigError(f"the images of {path} have a scorer of their own")
-    if told.size is not None:
-        raise ConfigError(f"the size of the images of {path} is fixed; --size is for pipelines")
     vae = None if told.vae is None else Vae(told.vae, device)
     return DiTSubject(read_checkpoint(path, told), device, vae)
 
@@ -114,11 +71,11 @@ def prompts_of(subject: Subject, source: str) -> list[Prompt]:
 
 
 def scan(
-    path: Path,
-    store: Place,
+    model: Path | str,
+    store: Place | None = None,
     *,
     name: str | None = None,
-    prompts: str = GRID,
+    prompts: Path | str = GRID,
     seeds: int = 4,
     sampler: SamplerConfig | None = None,
     order: int | None = None,
@@ -128,31 +85,27 @@ def scan(
 ) -> None:
     """Sample a model and keep a sketch of every text attention map in a store.
 
-    `path` is a checkpoint or the folder of a diffusers pipeline. `prompts` is `grid`, or a file:
-    captions of the two-object task for a checkpoint, free prompts with roles for a pipeline (see
-    `prompts.read_prompts`); each is painted under seeds 0 to `seeds` - 1. Called again after an
-    interruption, it goes on where it stopped.
+    `model` is a checkpoint, the folder of a diffusers pipeline, or the name of a packaged model.
+    The store is by default the one in ATTNSEARCH_STORE, or `attnsearch.zarr` in the working
+    directory. `prompts` is `grid`, or a file: captions of the two-object task for a checkpoint,
+    free prompts with roles for a pipeline (see `prompts.read_prompts`); each is painted under seeds
+    0 to `seeds` - 1. Called again after an interruption, it goes on where it stopped.
 
     Raises:
         AttnsearchError: the model, the prompts or the store are not usable.
     """
+    path = find_model(model)
+    named = name or name_scan(path, control=reading is not None and reading.control)
+    check_scan_name(named)
+    place = find_store(store, make=True)
     subject = open_subject(path, device or torch.device("cpu"), reading)
     plan = plan_scan(
         subject,
-        name=name or scan_name(path, control=reading is not None and reading.control),
-        prompts=prompts_of(subject, prompts),
+        name=named,
+        prompts=prompts_of(subject, str(prompts)),
         seeds=seeds,
         sampler=sampler or SamplerConfig(),
         order=order,
         batch=batch,
     )
-    execute_plan(plan, subject, store)
-
-
-def scan_name(path: Path, *, control: bool = False) -> str:
-    """The default name of a model's scan: its file's, or its folder's for a run's files."""
-    if path.is_dir():
-        return path.resolve().name
-    generic = path.stem in ("model", "checkpoint")
-    name = path.resolve().parent.name if generic else path.stem
-    return f"{name}-control" if control else name
+    execute_plan(plan, subject, place)

@@ -6,12 +6,12 @@ every byte is determined by the content.
 """
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from attnsearch.errors import StoreError
+from attnsearch.lookup import check_scan_name
 from attnsearch.store.schema import SCHEMA_ATTRIBUTE, SCHEMA_VERSION
 from attnsearch.store.storage import Claim, Storage
 
@@ -36,12 +36,9 @@ def check_name(name: str) -> None:
     Raises:
         StoreError: the name is empty, long, has odd characters, or is one the store needs itself.
     """
-    plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", name)
-    if not plain or name == METADATA_NAME:
-        raise StoreError(
-            f"{name[:140]!r} cannot be the name of a scan; use up to 128 letters, digits, '-', "
-            "'_' and '.'"
-        )
+    check_scan_name(name)
+    if name == METADATA_NAME:
+        raise StoreError(f"{name} cannot be the name of a scan; the store's own metadata have it")
 
 
 def read_root(storage: Storage) -> dict[str, Any]:

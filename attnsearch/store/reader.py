@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attnsearch.axes import SAMPLE
 from attnsearch.errors import StoreError
+from attnsearch.lookup import find_store
 from attnsearch.store.description import Description, describe_arrays
 from attnsearch.store.groups import (
     METADATA_NAME,
@@ -122,24 +123,29 @@ def source_of(dataset: xr.Dataset, arrays: Collection[str]) -> Source | None:
     return source if same and source.attributes.items() <= dataset.attrs.items() else None
 
 
-def scan_names(path: Place) -> list[str]:
-    """Names of the scans in the store at `path`, sorted.
+def scan_names(path: Place | None = None) -> list[str]:
+    """Names of the scans in the store at `path`, sorted; without a path, in the usual store.
 
     Raises:
         StoreError: there is no store, or another version of attnsearch wrote it.
     """
+    path = find_store(path)
     storage = existing_storage(path)
     with disk_errors("read", path):
         read_root(storage)
         return scan_folders(storage)
 
 
-def open_store(path: Place) -> xr.DataTree:
+def open_store(path: Place | None = None) -> xr.DataTree:
     """Every scan of a store as one tree, each restricted to its committed samples.
+
+    Without a path it is the usual store, here and in all that opens one: that of ATTNSEARCH_STORE,
+    or `attnsearch.zarr` in the working directory. It is said on stderr which.
 
     Raises:
         StoreError: there is no store, a scan is damaged, or another version of attnsearch wrote it.
     """
+    path = find_store(path)
     storage = existing_storage(path)
     with disk_errors("read", path):
         root = xr.Dataset(attrs=read_root(storage))
@@ -147,7 +153,7 @@ def open_store(path: Place) -> xr.DataTree:
     return xr.DataTree.from_dict({"/": root, **scans})
 
 
-def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
+def open_scan(path: Place | None = None, name: str | None = None) -> xr.Dataset:
     """One scan: coordinates in memory, data as dask arrays with one chunk a block.
 
     Samples that are flagged, because something of them was not finite, are left out; attribute
@@ -160,6 +166,7 @@ def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
             nothing that is finite, damage, or another version of attnsearch wrote it. Damage to a
             block raises when the block is read.
     """
+    path = find_store(path)
     names = scan_names(path)
     if not names:
         raise StoreError(f"{path} holds no scan yet")
@@ -182,7 +189,7 @@ def open_scan(path: Place, name: str | None = None) -> xr.Dataset:
 
 
 def open_scans(
-    path: Place,
+    path: Place | None = None,
     name: str | None = None,
     left_out: Callable[[dict[str, xr.Dataset]], object] = lambda _: None,
 ) -> dict[str, xr.Dataset]:
@@ -194,6 +201,7 @@ def open_scans(
     Raises:
         StoreError: as `open_scan`.
     """
+    path = find_store(path)
     if name is not None:
         return {name: open_scan(path, name)}
     names = scan_names(path)

@@ -24,6 +24,7 @@ from attnsearch.errors import CheckpointError, DivergenceError
 from attnsearch.intake import read_regular
 from attnsearch.models import Checkpoint, load_checkpoint, save_checkpoint
 from attnsearch.training.config import TrainingConfig
+from attnsearch.training.folder import LATEST, check_unused
 from attnsearch.training.trainer import Trainer
 
 _LOG_EVERY: Final = 50
@@ -62,9 +63,8 @@ def train(
         DivergenceError: the weights left the finite numbers; the state saved last is kept.
         KeyboardInterrupt: the user stopped the run; its state is saved.
     """
-    latest = folder / "checkpoint.pt"
-    if latest.exists() and not resume:
-        raise CheckpointError(f"{folder} already holds a run; pass --resume to continue it")
+    check_unused(folder, resume=resume)
+    latest = folder / LATEST
     if latest.exists():
         trainer = Trainer.resume(config, load_checkpoint(latest), device)
     else:

@@ -13,7 +13,7 @@ from attnsearch.zoo import beside, demonstration, packaged, summarise
 def test_the_demonstration_model_has_a_significant_relational_head(tmp_path: Path) -> None:
     runner = CliRunner()
     store = tmp_path / "demo.zarr"
-    words = ["scan", str(demonstration()), "--store", str(store), "--seeds", "1"]
+    words = ["scan", demonstration().stem, "--store", str(store), "--seeds", "1"]
     scan = runner.invoke(app, words)
     assert scan.exit_code == 0, scan.output
     ranking = json.loads(runner.invoke(app, ["rank", str(store), "--json"]).stdout)

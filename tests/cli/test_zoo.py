@@ -116,7 +116,10 @@ def test_experiments_that_failed_are_reported_at_the_end(tmp_path, monkeypatch):
         return {"one": "the disk is full"}
 
     monkeypatch.setattr(experiments, "run_all", run_all)
-    result = run("zoo", "train", "one.toml", "two.toml", "--out", tmp_path, "--device", "cpu")
+    files = [tmp_path / "one.toml", tmp_path / "two.toml"]
+    for file in files:
+        file.touch()
+    result = run("zoo", "train", *files, "--out", tmp_path, "--device", "cpu")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         "one: train, loss 1.0",

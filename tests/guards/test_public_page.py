@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import attnsearch
 
 
@@ -44,3 +46,32 @@ def test_every_name_that_the_readme_uses_is_public():
         and node.value.id == "attnsearch"
     }
     assert {"scan", "circuit_of"} <= used <= set(attnsearch.__all__)
+
+
+PACKAGES = sorted(
+    path
+    for path in Path(attnsearch.__file__).parent.rglob("__init__.py")
+    if "loader(__name__" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.parent.name)
+def test_names_that_load_on_first_use_are_those_a_type_checker_sees(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = ".".join(path.parent.relative_to(Path(attnsearch.__file__).parents[1]).parts)
+    (homes,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and node.target.id == "_HOMES"
+    )
+    seen = {
+        alias.asname: node.module.removeprefix(f"{package}.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module != "attnsearch.lazy"
+        for alias in node.names
+        if alias.name == alias.asname
+    }
+    assert seen == homes
+    # A module of the name would be there in its place as soon as anything imports it.
+    assert [name for name in homes if (path.parent / f"{name}.py").exists()] == []
+    assert [name for name in homes if (path.parent / name).is_dir()] == []

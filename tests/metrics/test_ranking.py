@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.errors import MetricError
@@ -51,3 +52,4 @@ def test_adjusted_values_keep_the_order_and_are_never_smaller(p_values: list[flo
     assert (q >= p - 1e-12).all()
     assert (q <= 1).all()
     assert (np.diff(q[np.argsort(p, kind="stable")]) >= -1e-12).all()
+    assert np.array_equal(q, false_discovery_control(p))

@@ -24,7 +24,6 @@ from attnsearch.scanning import (
     execute_plan,
     plan_scan,
     read_captions,
-    scan_name,
 )
 from attnsearch.scanning.cost import sketch_cost
 from attnsearch.store import open_scan
@@ -224,8 +223,3 @@ def test_prompts_come_from_a_file_of_captions(tiny_checkpoint: Checkpoint, tmp_p
         read_captions(str(file), tiny_checkpoint.task)
     with pytest.raises(CaptionError, match="cannot read prompts"):
         read_captions(str(tmp_path / "absent.txt"), tiny_checkpoint.task)
-
-
-def test_a_scan_is_named_after_the_file_or_the_folder_of_a_run() -> None:
-    assert scan_name(Path("zoo/rtep.pt")) == "rtep"
-    assert scan_name(Path("runs/seed3/model.pt")) == "seed3"

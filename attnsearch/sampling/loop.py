@@ -14,30 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attnsearch.errors import ConfigError
 from attnsearch.models import DiT, Objective
 from attnsearch.models.guidance import Conditioning, guided_prediction
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplerConfig:
-    """How images are sampled.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    steps: int = 14
-    """Calls of the network per image."""
-    guidance: float = 4.5
-    """Weight of classifier-free guidance; 1 turns it off."""
-
-    def __post_init__(self) -> None:
-        # With 1000, DPM-Solver++ visits a timestep twice and divides by the distance.
-        if not 1 <= self.steps <= 999:
-            raise ConfigError(f"steps must lie between 1 and 999, not {self.steps}")
-        if not np.isfinite(self.guidance):
-            raise ConfigError(f"guidance must be a finite number, not {self.guidance}")
+from attnsearch.sampling.config import SamplerConfig
 
 
 @dataclass(frozen=True, slots=True)

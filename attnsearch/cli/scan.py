@@ -29,7 +29,10 @@ def scan(
         str | None, typer.Option(help="Name of the scan of one model; default: the file's.")
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="`grid`: all objects x relations; or a file, see above.")
+        str,
+        typer.Option(
+            help="`grid`: all objects x relations, `grid-no-colours`; or a file; see above."
+        ),
     ] = "grid",
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     steps: options.Steps = 14,
@@ -64,6 +67,9 @@ def scan(
     Given several times at once, on one machine or many, the processes share the work. Models are
     scanned one after the other, or with --scheduler by the workers of a Dask cluster: each opens a
     model and samples some blocks of it, and what a worker that dies had begun is done by another.
+
+    `--prompts grid` names both colours. `grid-no-colour-1`, `grid-no-colour-2` and
+    `grid-no-colours` leave them out.
 
     Prompts of a checkpoint are captions of its task, one a line. Prompts of a pipeline are free;
     mark the words to ask about by roles: `a {shape1:square} {relation:above} a {shape2:circle}`,

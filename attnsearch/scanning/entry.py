@@ -11,18 +11,18 @@ from attnsearch.encoders import EncoderKind
 from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint, Vae, load_checkpoint, load_pixart
 from attnsearch.models.pipelines import is_pipeline
-from attnsearch.prompts import Prompt, prompt_of_caption, read_prompts
+from attnsearch.prompts import Prompt, read_prompts
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning.dit import DiTSubject
 from attnsearch.scanning.execute import execute_plan
 from attnsearch.scanning.pipeline import PipelineSubject
-from attnsearch.scanning.plan import plan_scan, read_captions
+from attnsearch.scanning.plan import GRIDS, plan_scan, read_captions
 from attnsearch.scanning.subject import Subject
 from attnsearch.store import Place
-from attnsearch.task.captions import grid_captions
 from attnsearch.task.spec import PRESETS
 
 GRID: Final = "grid"
+"""Of `GRIDS`, the one that names all colours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +101,15 @@ def read_checkpoint(path: Path, reading: Reading) -> Checkpoint:
 
 
 def prompts_of(subject: Subject, source: str) -> list[Prompt]:
-    """The prompts named on the command line: `grid`, or a file in the form the subject reads.
+    """The prompts named on the command line: of `GRIDS`, or a file in the form the subject reads.
 
     Raises:
         AttnsearchError: the file cannot be read, or a line does not follow its format.
     """
     if isinstance(subject, DiTSubject):
         return read_captions(source, subject.checkpoint.task)
-    if source == GRID:
-        return [prompt_of_caption(caption) for caption in grid_captions(PRESETS["small"])]
+    if source in GRIDS:
+        return read_captions(source, PRESETS["small"])
     return read_prompts(Path(source))
 
 
@@ -128,10 +128,10 @@ def scan(
 ) -> None:
     """Sample a model and keep a sketch of every text attention map in a store.
 
-    `path` is a checkpoint or the folder of a diffusers pipeline. `prompts` is `grid`, or a file:
-    captions of the two-object task for a checkpoint, free prompts with roles for a pipeline (see
-    `prompts.read_prompts`); each is painted under seeds 0 to `seeds` - 1. Called again after an
-    interruption, it goes on where it stopped.
+    `path` is a checkpoint or the folder of a diffusers pipeline. `prompts` is one of `GRIDS`, or a
+    file: captions of the two-object task for a checkpoint, free prompts with roles for a pipeline
+    (see `prompts.read_prompts`); each is painted under seeds 0 to `seeds` - 1. Called again after
+    an interruption, it goes on where it stopped.
 
     Raises:
         AttnsearchError: the model, the prompts or the store are not usable.

@@ -28,7 +28,9 @@ def wordings(spec: TaskSpec) -> dict[str, list[Caption]]:
     for naming, named in NAMINGS.items():
         grid = grid_captions(spec, naming)
         found["as trained" if all(named) else naming] = grid
-        for name, captions in _others(spec, naming, grid) if naming in trained else ():
+        if naming not in trained:
+            continue
+        for name, captions in _others(spec, naming, grid):
             if new := [caption for caption in captions if caption.text not in known]:
                 found[name if all(named) else f"{name}, {naming}"] = new
     return found

@@ -10,15 +10,19 @@ import numpy.typing as npt
 import torch
 
 from attnsearch import encoders
-from attnsearch.axes import RELATIONS
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint, checkpoint_of
 from attnsearch.models.guidance import Conditioning
 from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample, to_pixels
-from attnsearch.task.captions import Caption, grid_captions
+from attnsearch.task.captions import (
+    Caption,
+    exam_captions,
+    grid_captions,
+    is_held_out,
+)
 from attnsearch.task.scoring import ImageScore, score_images
-from attnsearch.task.spec import held_out_combinations
+from attnsearch.task.spec import NAMINGS, TaskSpec
 from attnsearch.task.wordings import wordings
 
 Floats = npt.NDArray[np.float32]
@@ -27,6 +31,9 @@ MEASURES: Final = (
     "shape", "colour", "exist_binding", "binding", "relation_strict", "relation_loose",
 )  # fmt: skip
 """What an image is scored on, after arXiv 2601.06338; each implies the image was readable."""
+
+Outcomes = npt.NDArray[np.float64]
+"""[sample, measure] 1 or 0, NaN where the caption does not ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,12 @@ class Evaluation:
     """Accuracies of one checkpoint, by split and by measure, and the images behind them."""
 
     accuracies: dict[str, dict[str, Accuracy]]
-    """Keyed by split (`in_distribution`, `held_out` where the task holds something out)."""
+    """By split, then by measure.
+
+    A split is `in_distribution`, or `held_out` where training never shows what is asked; captions
+    that leave out colours have splits of their own, such as `in_distribution_no_colour_1`. A
+    measure that no caption of a split asks for is not there: `colour` where none is named.
+    """
     captions: list[Caption]
     """One per image."""
     images: Floats
@@ -118,12 +130,7 @@ class Exam:
     def score(self, images: Floats, samples: Sequence[int]) -> list[ImageScore]:
         """One score per image of the samples it was painted for."""
         captions = [self.caption(number) for number in samples]
-        return score_images(
-            images,
-            [caption.pair for caption in captions],
-            [caption.relation for caption in captions],
-            self._checkpoint.task,
-        )
+        return score_images(images, captions, self._checkpoint.task)
 
 
 def evaluate(
@@ -132,23 +139,27 @@ def evaluate(
     seeds: int,
     sampler: SamplerConfig,
     device: torch.device,
+    prompts: list[Caption] | None = None,
     batch: int = 64,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Sample the task's whole prompt grid under seeds 0, 1, ... and score every image.
+    """Sample prompts under seeds 0, 1, ... and score every image.
 
-    `model` is a checkpoint, its file, or a packaged model by name. `advance` is told the number of
-    images finished after each batch.
+    `model` is a checkpoint, its file, or a packaged model by name. By default the prompts are
+    `exam_captions`: the task's whole prompt grid and, where its training leaves out colours, the
+    grid without colour 1, without colour 2 and without both. `advance` is told the number of images
+    finished after each batch.
 
     Raises:
         CheckpointError: the model cannot be read.
         ConfigError: as of `Exam`.
     """
     checkpoint = checkpoint_of(model)
-    exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device)
-    images, outcome = _sit(exam, batch, advance)
+    prompts = prompts or exam_captions(checkpoint.task)
+    exam = Exam(checkpoint, seeds=seeds, sampler=sampler, device=device, prompts=prompts)
+    images, outcomes = _sit(exam, batch, advance)
     captions = [exam.caption(number) for number in range(len(exam))]
-    return Evaluation(_by_split(captions, outcome, checkpoint), captions, images)
+    return Evaluation(_by_split(captions, outcomes, checkpoint.task), captions, images)
 
 
 def robustness(
@@ -172,7 +183,7 @@ def robustness(
     _, outcomes = _sit(exam, batch, advance)
     ends = np.cumsum([len(each) * seeds for each in named.values()])
     return {
-        name: {measure: accuracy(rows[:, number]) for number, measure in enumerate(MEASURES)}
+        name: _accuracies(rows)
         for name, rows in zip(named, np.split(outcomes, ends[:-1]), strict=True)
     }
 
@@ -187,28 +198,36 @@ def accuracy(outcomes: npt.NDArray[np.bool_]) -> Accuracy:
     )
 
 
-def _sit(
-    exam: Exam, batch: int, advance: Callable[[int], None]
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """All images of an exam, and outcomes [sample, measure]."""
+def _sit(exam: Exam, batch: int, advance: Callable[[int], None]) -> tuple[Floats, Outcomes]:
+    """All images of an exam, and their outcomes."""
     samples, painted = range(len(exam)), []
     for start in range(0, len(exam), batch):
         chosen = samples[start : start + batch]
         painted.append(exam.paint(chosen))
         advance(len(chosen))
     images = np.concatenate(painted)
-    scores = exam.score(images, samples)
-    return images, np.array([[getattr(score, name) for name in MEASURES] for score in scores])
+    rows = [[getattr(score, name) for name in MEASURES] for score in exam.score(images, samples)]
+    return images, np.array(rows, dtype=np.float64)  # of None it makes NaN
 
 
 def _by_split(
-    captions: Sequence[Caption], outcome: npt.NDArray[np.bool_], checkpoint: Checkpoint
+    captions: Sequence[Caption], outcomes: Outcomes, task: TaskSpec
 ) -> dict[str, dict[str, Accuracy]]:
-    held_out = held_out_combinations(checkpoint.task)
-    unseen = np.array([(c.pair, RELATIONS.index(c.relation)) in held_out for c in captions])
-    splits = {"in_distribution": ~unseen, "held_out": unseen}
+    unseen = np.array([is_held_out(caption, task) for caption in captions])
+    splits = {
+        split + ("" if all(named) else f"_{naming.replace(' ', '_')}"): rows
+        & np.array([caption.colours_named == named for caption in captions])
+        for naming, named in NAMINGS.items()
+        for split, rows in {"in_distribution": ~unseen, "held_out": unseen}.items()
+    }
+    return {split: _accuracies(outcomes[rows]) for split, rows in splits.items() if rows.any()}
+
+
+def _accuracies(outcomes: Outcomes) -> dict[str, Accuracy]:
+    """By measure, over the samples whose caption asks for it; without what none asks for."""
+    asked = ~np.isnan(outcomes)
     return {
-        split: {name: accuracy(outcome[rows, k]) for k, name in enumerate(MEASURES)}
-        for split, rows in splits.items()
-        if rows.any()
+        name: accuracy(outcomes[asked[:, column], column] == 1)
+        for column, name in enumerate(MEASURES)
+        if asked[:, column].any()
     }

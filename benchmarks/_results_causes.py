@@ -313,16 +313,17 @@ def _needs(words: dict[str, Any], hidden: str) -> bool:
 
 
 def _wording_section(circuits: dict[str, Any]) -> list[str]:
-    names = list(circuits["models"][0]["wordings"])
+    models = circuits["models"]
+    # Models whose training had a wording do not have it among the others.
+    names = list(dict.fromkeys(name for model in models for name in model["wordings"]))
+
+    def cell(shares: dict[str, Any] | None) -> str:
+        if shares is None:
+            return "-"
+        return f"{shares['relation_loose']['value']:.2f} / {shares['shape']['value']:.2f}"
+
     rows = [
-        [
-            model["name"],
-            *(
-                f"{shares['relation_loose']['value']:.2f} / {shares['shape']['value']:.2f}"
-                for shares in model["wordings"].values()
-            ),
-        ]
-        for model in circuits["models"]
+        [model["name"], *(cell(model["wordings"].get(name)) for name in names)] for model in models
     ]
     return [
         "## In other words",

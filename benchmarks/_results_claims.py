@@ -64,11 +64,12 @@ def relational_heads(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pooled(model: Model) -> dict[str, float]:
-    """Shares over all prompts, held out or not, and relation given binding.
+    """Shares over all prompts with both colours, held out or not, and relation given binding.
 
     Without word order the prompts that share their words are one prompt, in both splits.
     """
-    splits = model["accuracies"].values()
+    full = ("in_distribution", "held_out")
+    splits = [model["accuracies"][name] for name in full if name in model["accuracies"]]
     count = sum(split["binding"]["count"] for split in splits)
     shares = {
         name: sum(split[name]["value"] * split[name]["count"] for split in splits) / count

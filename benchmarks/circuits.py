@@ -150,6 +150,7 @@ def _shares(accuracies: dict[str, Accuracy], measures: tuple[str, ...]) -> dict[
     return {
         measure: {key: round(value, 4) for key, value in asdict(accuracies[measure]).items()}
         for measure in measures
+        if measure in accuracies  # captions without colours ask for none
     }
 
 

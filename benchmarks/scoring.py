@@ -20,9 +20,10 @@ from scipy import ndimage
 from scipy.stats import binomtest
 
 from attnsearch.axes import RELATIONS
+from attnsearch.task.captions import compose
 from attnsearch.task.scenes import Scenes, coverage, draw_scenes, render
 from attnsearch.task.scoring import MIN_AREA, score_images
-from attnsearch.task.spec import OBJECT_PAIRS, PRESETS, SHAPES, TaskSpec
+from attnsearch.task.spec import OBJECT_PAIRS, PHRASES, PRESETS, SHAPES, TaskSpec
 from attnsearch_kernels.machine import describe_machine
 
 MEASURES = ("shape", "colour", "exist_binding", "binding", "relation_strict", "relation_loose")
@@ -84,11 +85,14 @@ def measure(preset: str, count: int) -> tuple[list[Row], float]:
     clean = ((render(spec, scenes) + 1) / 2).permute(0, 2, 3, 1).numpy()
     noise = np.random.default_rng(0).normal(0, NOISE, clean.shape)
     rough = (ndimage.gaussian_filter(clean, (0, BLUR_PX, BLUR_PX, 0)) + noise).clip(0, 1)
-    relations = [RELATIONS[index] for index in scenes.relation]
+    captions = [
+        compose(pair, RELATIONS[relation], PHRASES[RELATIONS[relation]][0])
+        for pair, relation in zip(scenes.pair.tolist(), scenes.relation.tolist(), strict=True)
+    ]
     rows = []
     start = perf_counter()
     for name, images in {"clean": clean, "blur and noise": rough.astype(np.float32)}.items():
-        scores = score_images(images, scenes.pair.tolist(), relations, spec)
+        scores = score_images(images, captions, spec)
         right = np.array([all(getattr(score, each) for each in MEASURES) for score in scores])
         for selection, chosen in selections(spec, scenes).items():
             rows.append(row(preset, name, selection, right[chosen]))

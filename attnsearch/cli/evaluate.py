@@ -11,6 +11,7 @@ from attnsearch.cli.console import note, print_json, print_table, progress
 from attnsearch.errors import ConfigError
 
 if TYPE_CHECKING:
+    from attnsearch.evaluation import Accuracy
     from attnsearch.models import Checkpoint
 
 
@@ -26,7 +27,8 @@ def evaluate(
         ),
     ] = None,
     wordings: Annotated[
-        bool, typer.Option("--wordings", help="In other words instead: the, is, order, phrase.")
+        bool,
+        typer.Option("--wordings", help="In other words instead: the, is, order, phrase, colours."),
     ] = False,
     device: options.Device = "auto",
     as_json: options.Json = False,
@@ -34,7 +36,13 @@ def evaluate(
     """How often does a model paint what it is asked: shape, colour, binding, relation.
 
     Paints the task's whole prompt grid, and tells combinations it was trained on from those held
-    out. Intervals are Wilson 95 %.
+    out. Intervals are Wilson 95 %. If the training left out colours, the grid comes again without
+    colour 1, without colour 2 and without both, on rows of their own. An object whose colour is
+    not named may have any. Without both colours two combinations have one text, which is painted
+    once, and is held out if both are.
+
+    --wordings: the grid with a word more or less, in another order, with other phrases for the
+    relation, and without colours, whether or not the training left them out.
 
     Example: attnsearch evaluate model.pt --seeds 8 --sheet images.png
 
@@ -47,13 +55,13 @@ def evaluate(
     from attnsearch.models import load_checkpoint
     from attnsearch.report import contact_sheet
     from attnsearch.sampling import SamplerConfig
-    from attnsearch.task.captions import grid_captions
+    from attnsearch.task.captions import exam_captions
 
     loaded = load_checkpoint(checkpoint)
     if wordings:
         _wordings(loaded, checkpoint.name, seeds, steps, guidance, device, as_json=as_json)
         return
-    images = len(grid_captions(loaded.task)) * seeds
+    images = len(exam_captions(loaded.task)) * seeds
     with progress("painting", images, "images") as advance:
         result = evaluation.evaluate(
             loaded,
@@ -71,19 +79,21 @@ def evaluate(
     print_table(
         ["measure", "combinations", "accuracy", "95 % interval", "images"],
         [
-            [
-                name,
-                split.replace("_", " "),
-                f"{accuracy.value:.3f}",
-                f"{accuracy.low:.3f} to {accuracy.high:.3f}",
-                str(accuracy.count),
-            ]
+            [name, split.replace("_no_", ", no_").replace("_", " "), *_cells(accuracies.get(name))]
             for split, accuracies in result.accuracies.items()
-            for name, accuracy in accuracies.items()
+            for name in evaluation.MEASURES
         ],
         title=f"{checkpoint.name}, {steps} steps, guidance {guidance:g}",
         words=["measure", "combinations"],
     )
+
+
+def _cells(accuracy: "Accuracy | None") -> list[str]:
+    """Value, interval and images; None where no caption asks for it."""
+    if accuracy is None:
+        return ["-", "not asked", "0"]
+    interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
+    return [f"{accuracy.value:.3f}", interval, str(accuracy.count)]
 
 
 def _wordings(
@@ -118,15 +128,14 @@ def _wordings(
             }
         )
         return
-    shown = ("shape", "colour", "binding", "relation_loose")
+    shown = ("shape", "colour", "binding")
     print_table(
-        ["wording", *shown[:3], "relation", "95 % interval", "images"],
+        ["wording", *shown, "relation", "95 % interval", "images"],
         [
             [
                 wording,
-                *(f"{accuracies[measure].value:.3f}" for measure in shown),
-                f"{accuracies[shown[3]].low:.3f} to {accuracies[shown[3]].high:.3f}",
-                str(accuracies[shown[3]].count),
+                *(_cells(accuracies.get(measure))[0] for measure in shown),
+                *_cells(accuracies["relation_loose"]),
             ]
             for wording, accuracies in found.items()
         ],

@@ -13,6 +13,7 @@ from attnsearch.cli.console import human_bytes, note, note_left_out, print_json,
 from attnsearch.cli.running import opened_runner
 from attnsearch.errors import ConfigError, PromptError, StoreError
 from attnsearch.lookup import check_scan_name, find_store, name_scan, scan_name
+from attnsearch.task.spec import GRIDS
 
 if TYPE_CHECKING:
     from attnsearch.scanning import ScanPlan, ScanRequest, Subject
@@ -31,7 +32,10 @@ def scan(
         str | None, typer.Option(help="Name of the scan of one model; default: the file's.")
     ] = None,
     prompts: Annotated[
-        str, typer.Option(help="`grid`: all objects x relations; or a file, see above.")
+        str,
+        typer.Option(
+            help="`grid`: all objects x relations, `grid-no-colours`; or a file; see above."
+        ),
     ] = "grid",
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 4,
     steps: options.Steps = 14,
@@ -69,6 +73,9 @@ def scan(
     scanned one after the other, or with --scheduler by the workers of a Dask cluster: each opens a
     model and samples some blocks of it, and what a worker that dies had begun is done by another.
 
+    `--prompts grid` names both colours. `grid-no-colour-1`, `grid-no-colour-2` and
+    `grid-no-colours` leave them out.
+
     Prompts of a checkpoint are captions of its task, one a line. Prompts of a pipeline are free;
     mark the words to ask about by roles: `a {shape1:square} {relation:above} a {shape2:circle}`,
     one a line, or as JSON lines with character spans. Without marks every word is a role.
@@ -95,10 +102,10 @@ def scan(
     for model in models:
         reading.check(model)
     names = _names(models, name, control=control)
-    if prompts != "grid" and not os.path.lexists(prompts):
+    if prompts not in GRIDS and not os.path.lexists(prompts):
         raise PromptError(
-            f"cannot read prompts from {prompts}: there is no such file; --prompts is grid, or a "
-            "file of prompts"
+            f"cannot read prompts from {prompts}: there is no such file; --prompts is "
+            f"{', '.join(GRIDS)}, or a file of prompts"
         )
     place = "" if dry_run else str(find_store(store, make=True))
     from attnsearch import scanning

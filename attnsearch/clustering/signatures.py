@@ -33,7 +33,7 @@ from attnsearch.errors import MetricError
 from attnsearch.metrics.ranking import CONTROL, NOISE_LEVEL
 from attnsearch.metrics.reader import Reader
 
-VERSION: Final = 2
+VERSION: Final = 3
 LEVELS: Final = (0.9, 0.7, 0.5, 0.3, 0.1)
 """Of noise, between 0 and 1; outside those of a scan its first or last step counts."""
 _SHARPNESS: Final = ("entropy", "peak")
@@ -123,13 +123,19 @@ def _of_scan(name: str, scan: xr.Dataset, aggregate: Aggregator) -> _Heads:
         moved += [responses[relation][..., axis] for relation in RELATIONS for axis in (0, 1)]
         placed += [centre[..., axis] for axis in (0, 1)]
     empty = np.zeros_like(moved[0])
-    mass = [reader.mass([role]).mean(axis=0) if role in roles else empty for role in ROLES]
+    mass = [_mass(reader, role) if role in roles else empty for role in ROLES]
     sharpness = [reader.stored(name).mean(axis=0) for name in _SHARPNESS]
     values = [*moved, *placed, *mass, *sharpness]
     # [column, step, head] -> [head, column and level]
     levels = scan[NOISE_LEVEL].to_numpy()
     found = np.stack([_at_levels(value, levels) for value in values])
     return name, _heads(scan), found.reshape(-1, found.shape[-1]).T
+
+
+def _mass(reader: Reader, role: str) -> Floats:
+    """Share of attention [step, head] of a role in prompts that have it; zeros if none has."""
+    values, having = reader.mass([role]), reader.having([role])
+    return values[having].mean(axis=0) if having.any() else np.zeros_like(values[0])
 
 
 def _kept(folder: Path, name: str, scan: xr.Dataset, aggregate: Aggregator) -> _Heads:

@@ -18,7 +18,7 @@ from attnsearch.experiments import folder as files
 from attnsearch.experiments import measure
 from attnsearch.experiments.spec import Experiment, training_config
 from attnsearch.models import load_checkpoint
-from attnsearch.task.captions import grid_captions
+from attnsearch.task.captions import exam_captions
 from attnsearch.training import run
 from attnsearch_kernels.machine import describe_machine
 
@@ -103,7 +103,7 @@ def _train(experiment: Experiment, folder: Path, device: torch.device, report: R
 
 
 def _evaluate(experiment: Experiment, folder: Path, device: torch.device, report: Report) -> None:
-    images = len(grid_captions(experiment.task_spec())) * experiment.evaluation_seeds
+    images = len(exam_captions(experiment.task_spec())) * experiment.evaluation_seeds
     accuracies = measure.accuracies(
         load_checkpoint(folder / files.MODEL),
         experiment,

@@ -14,6 +14,7 @@ from attnsearch.experiments.spec import Experiment
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 from attnsearch.store import open_scan
+from attnsearch.task.captions import exam_captions
 
 METRIC = "relational"
 
@@ -21,8 +22,12 @@ METRIC = "relational"
 def quick_accuracies(
     checkpoint: Checkpoint, sampler: SamplerConfig, device: torch.device
 ) -> dict[str, float]:
-    """Accuracies from one seed under every prompt, by `split_measure`: seconds, no intervals."""
-    evaluation = evaluate(checkpoint, seeds=1, sampler=sampler, device=device)
+    """Accuracies from one seed under every prompt, by `split_measure`: seconds, no intervals.
+
+    Captions that leave out a colour have the short phrase of each relation only.
+    """
+    prompts = exam_captions(checkpoint.task, quick=True)
+    evaluation = evaluate(checkpoint, seeds=1, sampler=sampler, device=device, prompts=prompts)
     return {
         f"{split}_{name}": round(accuracy.value, 4)
         for split, accuracies in evaluation.accuracies.items()

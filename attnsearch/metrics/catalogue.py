@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attnsearch.axes import REGION, RELATION_DIRECTIONS, ROLE
+from attnsearch.errors import MetricError
 from attnsearch.metrics.evidence import Directed, Evidence, Fixed, Mean, Ramped
 from attnsearch.metrics.meaning import token_positions
 from attnsearch.metrics.variance import Explained
@@ -130,7 +131,7 @@ def shape(read: "Reader") -> Evidence:
 def colour(read: "Reader") -> Evidence:
     """Does each object look at its own colour word rather than the other object's?
 
-    As `object`, colour words only; 0 of prompts that name no colour.
+    As `object`, colour words only, over prompts that name both colours.
     """
     return _own(read, ("colour",))
 
@@ -186,13 +187,16 @@ METRICS: Final[Mapping[str, Metric]] = {
 
 
 def mass(read: "Reader", roles: Sequence[str]) -> Evidence:
-    """Share of all attention that roles get, mean over image tokens, in [0, 1]."""
-    return _mean(read.mass(roles))
+    """Share of all attention that roles get, mean over image tokens, in [0, 1].
+
+    Here and below, only prompts that have words of all the roles count.
+    """
+    return _mean(_where_had(read, roles, read.mass(roles)))
 
 
 def share(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
     """m^T A w / m^T 1: attention of a region to roles per unit of region, in [0, 1]."""
-    return _mean(read.region(region, roles))
+    return _mean(_where_had(read, roles, read.region(region, roles)))
 
 
 def total(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
@@ -202,13 +206,13 @@ def total(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
     """
     from attnsearch.aggregate import TOTAL  # slow to import, and questions are parsed without
 
-    return _mean(read.region(region, roles, TOTAL))
+    return _mean(_where_had(read, roles, read.region(region, roles, TOTAL)))
 
 
 def contrast(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
     """The share of a region less the mean of the shares of all other regions, in [-1, 1]."""
     others = [str(name) for name in read.scan[REGION].to_numpy()] if REGION in read.scan else []
-    values = read.region(region, roles)
+    values = _where_had(read, roles, read.region(region, roles))
     rest = [read.region(name, roles) for name in others if name != region]
     return _mean(values - np.mean(rest, axis=0) if rest else values, SIDES)
 
@@ -225,12 +229,30 @@ def difference(one: Mean, other: Mean) -> Mean:
 
 
 def _own(read: "Reader", kinds: Sequence[str]) -> Evidence:
-    parts = []
-    for own, other in ((1, 2), (2, 1)):
-        roles, others = ([f"{kind}{k}" for kind in kinds] for k in (own, other))
-        region = f"object{own}"
-        parts.append(read.region(region, roles) - read.region(region, others))
-    return _mean((parts[0] + parts[1]) / 2, OBJECTS)
+    first, second = ([f"{kind}{number}" for kind in kinds] for number in (1, 2))
+    parts = [
+        read.region("object1", first) - read.region("object1", second),
+        read.region("object2", second) - read.region("object2", first),
+    ]
+    return _mean(_where_had(read, [*first, *second], (parts[0] + parts[1]) / 2), OBJECTS)
+
+
+def _where_had(read: "Reader", roles: Sequence[str], values: Floats) -> Floats:
+    """Numbers [prompt, step, head] about roles, NaN of prompts that lack words of one of them.
+
+    A role that is not there gets no attention, which says nothing of a head.
+
+    Raises:
+        MetricError: all prompts lack some.
+    """
+    having = read.having(roles)
+    if not having.any():
+        lacking = [role for role in roles if not read.having([role]).any()] or roles
+        raise MetricError(
+            f"no prompt of {read.model} has words of the role{'s' * (len(lacking) > 1)} "
+            f"{' and '.join(lacking)}"
+        )
+    return np.where(having[:, None, None], values, np.nan)
 
 
 def _explained(read: "Reader", label: str, others: Sequence[str]) -> Evidence:

@@ -33,6 +33,7 @@ from attnsearch.axes import (
 from attnsearch.errors import MetricError
 from attnsearch.metrics.meaning import token_positions
 
+Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
@@ -167,6 +168,20 @@ class Reader:
                 "to look at"
             )
         return values
+
+    def having(self, roles: Sequence[str]) -> Flags:
+        """[prompt] whether a prompt has words of all these roles.
+
+        The words of a role are a coordinate of its name, empty where a prompt has none. Of a role
+        without such a coordinate nothing is known, and all prompts count as having it.
+        """
+        columns = self.prompts().columns
+        names = ["relation_words" if role == "relation" else role for role in roles]
+        found = np.ones(len(columns[PROMPT]), dtype=bool)
+        for name in names:
+            if name in columns:
+                found &= columns[name] != ""
+        return found
 
     def stored(self, name: str) -> Floats:
         """A number that the scan has of every map, [prompt, step, head]."""

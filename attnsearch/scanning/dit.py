@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from attnsearch import encoders
-from attnsearch.axes import REGIONS, RELATIONS, ROLES, Branch, Site
+from attnsearch.axes import REGIONS, ROLES, Branch, Site
 from attnsearch.capturing import capture
 from attnsearch.errors import ConfigError
 from attnsearch.models import Checkpoint, DiT, Vae
@@ -25,9 +25,8 @@ from attnsearch.sampling import (
 )
 from attnsearch.scanning.subject import Anatomy, Arrays, Pixels, Samples, Watch
 from attnsearch.store import SCORES
-from attnsearch.task.captions import Caption, parse
-from attnsearch.task.scoring import pool_to_grid, region_weights, score_caption
-from attnsearch.task.spec import held_out_combinations
+from attnsearch.task.captions import Caption, is_held_out, parse
+from attnsearch.task.scoring import pool_to_grid, region_weights, score_images
 
 
 class DiTSubject:
@@ -97,10 +96,8 @@ class DiTSubject:
 
     def coordinates(self, prompts: Sequence[Prompt]) -> Arrays:
         """Which prompts ask for what the task held out."""
-        held_out = held_out_combinations(self.checkpoint.task)
-        captions = [parse(prompt.text) for prompt in prompts]
-        combinations = [(caption.pair, RELATIONS.index(caption.relation)) for caption in captions]
-        return {"held_out": np.array([combination in held_out for combination in combinations])}
+        task = self.checkpoint.task
+        return {"held_out": np.array([is_held_out(parse(p.text), task) for p in prompts])}
 
     def attributes(self) -> Mapping[str, Any]:
         """Where the weights come from."""
@@ -158,17 +155,15 @@ class DiTSubject:
     def judge(self, samples: Samples, pixels: Pixels) -> tuple[Pixels, Arrays]:
         """The scores of the two-object task, and the regions where both objects were found."""
         task, grid = self.checkpoint.task, self.checkpoint.model.grid
-        scores = [
-            score_caption(image, caption, task)
-            for image, caption in zip(pixels, _captions(samples), strict=True)
-        ]
+        scores = score_images(pixels, _captions(samples), task)
         regions = np.full((len(scores), len(REGIONS), grid**2), np.nan, dtype=np.float32)
         for row, score in enumerate(scores):
             if score.binding:
                 weights = region_weights(score, task)
                 regions[row] = pool_to_grid(weights, task.canvas // grid)
+        # A store has true and false only: a colour that is not asked for is not counted as right.
         return regions, {
-            name: np.array([getattr(score, name.removeprefix("score_")) for score in scores])
+            name: np.array([bool(getattr(score, name.removeprefix("score_"))) for score in scores])
             for name in SCORES
         }
 

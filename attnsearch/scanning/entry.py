@@ -7,7 +7,7 @@ import torch
 
 from attnsearch.lookup import check_scan_name, find_model, find_store, is_pipeline, name_scan
 from attnsearch.models import Checkpoint, Vae, load_checkpoint, load_pixart
-from attnsearch.prompts import Prompt, prompt_of_caption, read_prompts
+from attnsearch.prompts import Prompt, read_prompts
 from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning.dit import DiTSubject
 from attnsearch.scanning.execute import execute_plan
@@ -16,10 +16,10 @@ from attnsearch.scanning.plan import plan_scan, read_captions
 from attnsearch.scanning.reading import Reading
 from attnsearch.scanning.subject import Subject
 from attnsearch.store import Place
-from attnsearch.task.captions import grid_captions
-from attnsearch.task.spec import PRESETS
+from attnsearch.task.spec import GRIDS, PRESETS
 
 GRID: Final = "grid"
+"""Of `GRIDS`, the one that names all colours."""
 
 
 def open_subject(path: Path, device: torch.device, reading: Reading | None = None) -> Subject:
@@ -58,15 +58,15 @@ def read_checkpoint(path: Path, reading: Reading) -> Checkpoint:
 
 
 def prompts_of(subject: Subject, source: str) -> list[Prompt]:
-    """The prompts named on the command line: `grid`, or a file in the form the subject reads.
+    """The prompts named on the command line: of `GRIDS`, or a file in the form the subject reads.
 
     Raises:
         AttnsearchError: the file cannot be read, or a line does not follow its format.
     """
     if isinstance(subject, DiTSubject):
         return read_captions(source, subject.checkpoint.task)
-    if source == GRID:
-        return [prompt_of_caption(caption) for caption in grid_captions(PRESETS["small"])]
+    if source in GRIDS:
+        return read_captions(source, PRESETS["small"])
     return read_prompts(Path(source))
 
 
@@ -87,9 +87,9 @@ def scan(
 
     `model` is a checkpoint, the folder of a diffusers pipeline, or the name of a packaged model.
     The store is by default the one in ATTNSEARCH_STORE, or `attnsearch.zarr` in the working
-    directory. `prompts` is `grid`, or a file: captions of the two-object task for a checkpoint,
-    free prompts with roles for a pipeline (see `prompts.read_prompts`); each is painted under seeds
-    0 to `seeds` - 1. Called again after an interruption, it goes on where it stopped.
+    directory. `prompts` is one of `GRIDS`, or a file: captions of the two-object task for a
+    checkpoint, free prompts with roles for a pipeline (see `prompts.read_prompts`); each is painted
+    under seeds 0 to `seeds` - 1. Called again after an interruption, it goes on where it stopped.
 
     Raises:
         AttnsearchError: the model, the prompts or the store are not usable.

@@ -24,7 +24,7 @@ from attnsearch.sampling import SamplerConfig
 from attnsearch.scanning.subject import Samples, Subject
 from attnsearch.store import MAX_SAMPLES, ScanLayout
 from attnsearch.task.captions import grid_captions, parse
-from attnsearch.task.spec import TaskSpec
+from attnsearch.task.spec import GRIDS, TaskSpec
 
 _BLOCK_BYTES: Final = 16 * 2**20
 _BLOCK_SAMPLES: Final = 64
@@ -139,14 +139,14 @@ def plan_scan(
 def read_captions(source: str, task: TaskSpec) -> list[Prompt]:
     """The captions of the two-object task named on the command line, as prompts.
 
-    `grid` for all objects in all relations, or a text file with one caption a line.
+    One of `GRIDS` for all objects in all relations, or a text file with one caption a line.
 
     Raises:
         CaptionError: the file cannot be read, is larger than the limits, or a line does not follow
             the task's grammar; the message names file and line.
     """
-    if source == "grid":
-        return [prompt_of_caption(caption) for caption in grid_captions(task)]
+    if source in GRIDS:
+        return [prompt_of_caption(caption) for caption in grid_captions(task, GRIDS[source])]
     prompts: list[Prompt] = []
     try:
         for number, line in read_lines(Path(source)):

@@ -55,8 +55,8 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 SCORES: Final = {
     "score_shape": "both shapes of the caption are in the image",
-    "score_colour": "both colours of the caption are in the image",
-    "score_binding": "every shape has its own colour",
+    "score_colour": "every colour that the caption names is in the image; false if none",
+    "score_binding": "each object of the caption is in the image exactly once",
     "score_relation_strict": "the relation holds by the strict rule",
     "score_relation_loose": "the relation holds by the loose rule",
 }

@@ -6,7 +6,7 @@ token are the paper's; only `diagonally` takes two of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,16 @@ import numpy.typing as npt
 from attnsearch.axes import RELATIONS, ROLES
 from attnsearch.errors import CaptionError
 from attnsearch.intake import quote
-from attnsearch.task.spec import COLOURS, OBJECT_PAIRS, PHRASES, SHAPES, PhraseSet, TaskSpec
+from attnsearch.task.spec import (
+    COLOURS,
+    NAMINGS,
+    OBJECT_PAIRS,
+    PHRASES,
+    SHAPES,
+    PhraseSet,
+    TaskSpec,
+    held_out_combinations,
+)
 
 VOCABULARY: Final = (
     "<pad>", "</s>", "the", "and", "to", "of", "is", "from", "up", "##ly", "than", "right",
@@ -125,29 +134,71 @@ def known_words() -> frozenset[str]:
 
 def training_captions(spec: TaskSpec) -> list[Caption]:
     """Every caption the task's training distribution can draw, in a fixed order."""
-    named = [(True, True), (True, False), (False, True), (False, False)]
-    if spec.colour_dropout == 0:
-        named = named[:1]
     return [
-        compose(pair, relation, phrase, colours)
+        compose(pair, relation, phrase, NAMINGS[naming])
         for pair in range(len(OBJECT_PAIRS))
         for relation in RELATIONS
         for phrase in phrases_of(spec, relation)
-        for colours in named
+        for naming in trained_namings(spec)
     ]
 
 
-def grid_captions(spec: TaskSpec) -> list[Caption]:
+def trained_namings(spec: TaskSpec) -> tuple[str, ...]:
+    """The `NAMINGS` that training draws: all of them, or only that of all colours."""
+    return tuple(NAMINGS)[: 1 if spec.colour_dropout == 0 else None]
+
+
+def grid_captions(spec: TaskSpec, naming: str = "all colours") -> list[Caption]:
     """The prompt grid of the task: all object pairs x all relations x all its phrases.
 
-    96 prompts with short phrases, 264 with all of them; both colours are always named.
+    96 prompts with short phrases, 264 with all of them; half as many where no colour is named,
+    since two pairs then have the same text, which is there once.
     """
+    found: dict[str, Caption] = {}
+    for pair in range(len(OBJECT_PAIRS)):
+        for relation in RELATIONS:
+            for phrase in phrases_of(spec, relation):
+                caption = compose(pair, relation, phrase, NAMINGS[naming])
+                found.setdefault(caption.text, caption)
+    return list(found.values())
+
+
+def exam_captions(spec: TaskSpec, *, quick: bool = False) -> list[Caption]:
+    """What a model of the task is evaluated on: its prompt grid in every naming that it trains on.
+
+    A quick evaluation has all phrases of a relation with all colours, and only the short one where
+    a colour is left out: 504 prompts instead of 924 under the paper's task.
+    """
+    short = replace(spec, phrases=PhraseSet.SHORT)
     return [
-        compose(pair, relation, phrase)
-        for pair in range(len(OBJECT_PAIRS))
-        for relation in RELATIONS
-        for phrase in phrases_of(spec, relation)
+        caption
+        for naming in trained_namings(spec)
+        for caption in grid_captions(short if quick and not all(NAMINGS[naming]) else spec, naming)
     ]
+
+
+def possible_pairs(caption: Caption) -> tuple[int, ...]:
+    """Indices into `OBJECT_PAIRS` of all pairs that training describes by the caption's text."""
+    return tuple(
+        index
+        for index, pair in enumerate(OBJECT_PAIRS)
+        if all(
+            shape == wanted_shape and (colour == wanted_colour or not named)
+            for (colour, shape), (wanted_colour, wanted_shape), named in zip(
+                pair, OBJECT_PAIRS[caption.pair], caption.colours_named, strict=True
+            )
+        )
+    )
+
+
+def is_held_out(caption: Caption, spec: TaskSpec) -> bool:
+    """Whether training never shows what the caption asks for.
+
+    Without colours a caption has the text of two pairs; it is held out only if both are.
+    """
+    relation = RELATIONS.index(caption.relation)
+    held_out = held_out_combinations(spec)
+    return all((pair, relation) in held_out for pair in possible_pairs(caption))
 
 
 def some_captions(spec: TaskSpec, count: int) -> list[Caption]:

@@ -71,12 +71,18 @@ class DetectedObject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageScore:
-    """What holds of one image, by the definitions of arXiv 2601.06338."""
+    """What holds of one image, by the definitions of arXiv 2601.06338.
+
+    Only what the caption asks for counts. An object whose colour it does not name may have any
+    colour, that of the other object as well, although in training the two colours differ. So with
+    one colour named, binding asks for one object of that colour and shape and for one of the
+    other shape; with none, for one object of each shape.
+    """
 
     shape: bool
     """Both asked shapes are there, in whatever colour."""
-    colour: bool
-    """Both asked colours are there, on whatever shape."""
+    colour: bool | None
+    """Each named colour is there, on whatever shape; None where the caption names none."""
     exist_binding: bool
     """Each asked object is there at least once."""
     binding: bool
@@ -91,40 +97,60 @@ class ImageScore:
     object2: DetectedObject | None
 
 
-def score_images(
-    images: Floats, pairs: Sequence[int], relations: Sequence[str], spec: TaskSpec
-) -> list[ImageScore]:
-    """One score per image of [sample, y, x, rgb], see `score_image`."""
+def score_images(images: Floats, captions: Sequence[Caption], spec: TaskSpec) -> list[ImageScore]:
+    """One score per image of [sample, y, x, rgb], see `score_caption`."""
     return [
-        score_image(image, pair, relation, spec)
-        for image, pair, relation in zip(images, pairs, relations, strict=True)
+        score_caption(image, caption, spec) for image, caption in zip(images, captions, strict=True)
     ]
 
 
-def score_image(image: Floats, pair: int, relation: str, spec: TaskSpec) -> ImageScore:
+def score_caption(image: Floats, caption: Caption, spec: TaskSpec) -> ImageScore:
     """How an image [y, x, rgb] in [0, 1] meets what its caption asks for.
+
+    Raises:
+        ValueError: the image is not of the task's canvas.
+    """
+    return score_image(image, caption.pair, caption.relation, spec, caption.colours_named)
+
+
+def score_image(
+    image: Floats,
+    pair: int,
+    relation: str,
+    spec: TaskSpec,
+    colours_named: tuple[bool, bool] = (True, True),
+) -> ImageScore:
+    """How an image [y, x, rgb] in [0, 1] shows a pair of objects in a relation.
 
     Args:
         image: the picture.
         pair: index into `OBJECT_PAIRS`.
         relation: one of `RELATIONS`.
         spec: the task the image belongs to.
+        colours_named: whether the colours of object 1 and of object 2 are asked for.
 
     Raises:
         ValueError: the image is not of the task's canvas.
     """
     found = detect(image, spec)
-    wanted = OBJECT_PAIRS[pair]
-    matches = [[item for item in found if (item.colour, item.shape) == each] for each in wanted]
+    wanted = [
+        (colour if named else None, shape)
+        for (colour, shape), named in zip(OBJECT_PAIRS[pair], colours_named, strict=True)
+    ]
+    matches = [
+        [item for item in found if item.shape == shape and colour in (None, item.colour)]
+        for colour, shape in wanted
+    ]
     binding = all(len(match) == 1 for match in matches)
     object1, object2 = (match[0] if binding else None for match in matches)
     strict = loose = False
     if object1 is not None and object2 is not None:
         dx, dy = np.subtract(object1.centre, object2.centre)
         strict, loose = _relation_holds(dx, dy, relation, spec.axis_tolerance)
+    colours = {colour for colour, _ in wanted if colour is not None}
     return ImageScore(
         shape={shape for _, shape in wanted} <= {item.shape for item in found},
-        colour={colour for colour, _ in wanted} <= {item.colour for item in found},
+        colour=colours <= {item.colour for item in found} if colours else None,
         exist_binding=all(matches),
         binding=binding,
         relation_strict=strict,
@@ -140,26 +166,6 @@ def shows_relation(score: ImageScore, relation: str, spec: TaskSpec) -> bool:
         return False
     dx, dy = np.subtract(score.object1.centre, score.object2.centre)
     return _relation_holds(dx, dy, relation, spec.axis_tolerance)[1]
-
-
-def score_caption(image: Floats, caption: Caption, spec: TaskSpec) -> ImageScore:
-    """Score an image [y, x, rgb] in [0, 1] against a caption, which may leave colours open.
-
-    An open colour allows more than one pair of objects; the best-scoring one counts.
-    """
-    wanted = OBJECT_PAIRS[caption.pair]
-    possible = [
-        index
-        for index, pair in enumerate(OBJECT_PAIRS)
-        if all(
-            shape == asked[1] and (colour == asked[0] or not named)
-            for (colour, shape), asked, named in zip(
-                pair, wanted, caption.colours_named, strict=True
-            )
-        )
-    ]
-    scores = [score_image(image, pair, caption.relation, spec) for pair in possible]
-    return max(scores, key=lambda score: (score.binding, score.relation_loose))
 
 
 def detect(image: Floats, spec: TaskSpec) -> list[DetectedObject]:

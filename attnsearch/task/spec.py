@@ -5,6 +5,7 @@ always speak of the task it was trained on. Two presets: `paper` follows the gen
 arXiv 2601.06338 (commit of its training set), `small` fits CPUs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -54,6 +55,19 @@ PHRASES: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 """The paper's 22 relation phrases; the first of each relation is the short one."""
+
+NAMINGS: Final[Mapping[str, tuple[bool, bool]]] = {
+    "all colours": (True, True),
+    "no colour 1": (False, True),
+    "no colour 2": (True, False),
+    "no colours": (False, False),
+}
+"""In words, which colours a caption names: that of object 1, that of object 2."""
+GRIDS: Final[Mapping[str, str]] = {
+    "grid" if all(named) else f"grid-{naming.replace(' ', '-')}": naming
+    for naming, named in NAMINGS.items()
+}
+"""Prompt grids of the task by their names on the command line: which colours they name."""
 
 
 class PhraseSet(StrEnum):

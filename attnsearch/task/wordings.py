@@ -1,37 +1,47 @@
 """Other ways to say a caption, which no model was trained on unless its task has them.
 
 After the robustness checks of arXiv 2601.06338: a word more, a word less, another order, another
-phrase for the relation. What is asked for stays the same.
+phrase for the relation; what is asked for stays the same. And captions that leave out colours,
+which ask for less.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from attnsearch.task.captions import Caption, compose, grid_captions
-from attnsearch.task.spec import OBJECT_PAIRS, PHRASES, TaskSpec
+from attnsearch.task.captions import Caption, grid_captions, trained_namings
+from attnsearch.task.spec import NAMINGS, PhraseSet, TaskSpec
 
 _Words = tuple[tuple[str, str], ...]
 """Words and their roles."""
 
 
 def wordings(spec: TaskSpec) -> dict[str, list[Caption]]:
-    """The prompt grid as it is and in every other wording, by name.
+    """The prompt grid as it is and in every other wording, by name; then without colours.
 
-    A wording that the task has itself is left out.
+    Grids that leave out colours come in other wordings too, if the task's training draws them.
+    Wordings that the task has itself are left out.
     """
-    grid = grid_captions(spec)
-    found = {name: [_changed(each, how) for each in grid] for name, how in _CHANGES.items()}
-    found["other phrases"] = [
-        compose(pair, relation, phrase)
-        for pair in range(len(OBJECT_PAIRS))
-        for relation, phrases in PHRASES.items()
-        for phrase in phrases
-    ]
-    trained = {caption.text for caption in grid}
-    for name, captions in found.items():
-        found[name] = [caption for caption in captions if caption.text not in trained]
-    return {"as trained": grid} | {name: captions for name, captions in found.items() if captions}
+    trained = trained_namings(spec)
+    known = {caption.text for naming in trained for caption in grid_captions(spec, naming)}
+    found: dict[str, list[Caption]] = {}
+    for naming, named in NAMINGS.items():
+        grid = grid_captions(spec, naming)
+        found["as trained" if all(named) else naming] = grid
+        if naming not in trained:
+            continue
+        for name, captions in _others(spec, naming, grid):
+            if new := [caption for caption in captions if caption.text not in known]:
+                found[name if all(named) else f"{name}, {naming}"] = new
+    return found
+
+
+def _others(
+    spec: TaskSpec, naming: str, grid: list[Caption]
+) -> Iterator[tuple[str, list[Caption]]]:
+    for name, how in _CHANGES.items():
+        yield name, [_changed(each, how) for each in grid]
+    yield "other phrases", grid_captions(replace(spec, phrases=PhraseSet.ALL), naming)
 
 
 def _changed(caption: Caption, how: Callable[[_Words], Iterable[tuple[str, str]]]) -> Caption:
@@ -39,11 +49,12 @@ def _changed(caption: Caption, how: Callable[[_Words], Iterable[tuple[str, str]]
     return replace(caption, words=words, roles=roles)
 
 
-def _article(before: str) -> Callable[[_Words], _Words]:
-    """`the` before the object whose first word has this role."""
+def _article(number: int) -> Callable[[_Words], _Words]:
+    """`the` before an object, whose first word is its colour or, where none is named, its shape."""
 
     def add(words: _Words) -> _Words:
-        at = [role for _, role in words].index(before)
+        own = {f"colour{number}", f"shape{number}"}
+        at = next(at for at, (_, role) in enumerate(words) if role in own)
         return (*words[:at], ("the", "filler"), *words[at:])
 
     return add
@@ -67,8 +78,8 @@ def _reversed(words: _Words) -> _Words:
 
 
 _CHANGES: Final = {
-    "the before object 1": _article("colour1"),
-    "the before object 2": _article("colour2"),
+    "the before object 1": _article(1),
+    "the before object 2": _article(2),
     "without is": _without_is,
     "directly": _directly,
     "object 2 first": _reversed,

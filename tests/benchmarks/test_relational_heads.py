@@ -87,6 +87,14 @@ def test_without_word_order_the_splits_are_pooled(module, results):
     assert shares["binding"] == pytest.approx(shares["shape"] / 2, abs=0.01)
 
 
+def test_only_captions_with_all_colours_are_pooled(module, results):
+    pooled, model = module("_results_claims").pooled, copy.deepcopy(results["models"][0])
+    before = pooled(model)
+    bare = {name: {"value": 0.0, "count": 48} for name in ("shape", "binding", "relation_loose")}
+    model["accuracies"]["in_distribution_no_colours"] = bare
+    assert pooled(model) == before
+
+
 def test_the_page_takes_models_of_any_task(module, results):
     odd = copy.deepcopy(results)
     for model in odd["models"]:

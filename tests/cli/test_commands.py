@@ -116,6 +116,16 @@ def test_evaluate_tells_trained_from_held_out(checkpoint: Path, tmp_path: Path) 
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
+def test_captions_without_colours_are_scanned_and_ranked(checkpoint: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    words = ("scan", checkpoint, "--store", store, "--seeds", 1, "--steps", 1)
+    assert run(*words, "--prompts", "grid-no-colours").exit_code == 0
+    rows = json.loads(run("rank", store, "--metric", "relational", "--json").stdout)
+    assert [row["prompts"] for row in rows] == [48] * 4
+    said = "no prompt of tiny has words of the role colour2"
+    assert said in refused(run("ask", store, "mass(colour2)"))
+
+
 def test_train_resumes_and_publishes(tmp_path: Path) -> None:
     words = ("train", "--size", "atto", "--device", "cpu", "--out", tmp_path / "run")
     assert run(*words, "--steps", 1).exit_code == 0

@@ -57,7 +57,14 @@ def test_every_wording_gets_a_row(tiny_checkpoint: Checkpoint, tmp_path: Path) -
     save_checkpoint(tiny_checkpoint, tiny)
     table = json.loads(run("evaluate", tiny, "--wordings", *QUICK, "--json").stdout)
     assert next(iter(table)) == "as trained"
-    assert {row["relation_loose"]["count"] for row in table.values()} == {96, 168}
-    assert "object 2 first" in run("evaluate", tiny, "--wordings", *QUICK).stdout
+    counts = {name: row["relation_loose"]["count"] for name, row in table.items()}
+    assert counts.pop("other phrases") == 168
+    assert counts.pop("no colours") == 48  # two pairs of objects have one text
+    assert set(counts.values()) == {96}
+    assert [name for name, row in table.items() if "colour" not in row] == ["no colours"]
+    printed = run("evaluate", tiny, "--wordings", *QUICK).stdout
+    assert "object 2 first" in printed
+    (row,) = (line.split() for line in printed.splitlines() if "no colours" in line)
+    assert row[3] == "-"
     refused = run("evaluate", tiny, "--wordings", "--sheet", tmp_path / "a.png", *QUICK)
     assert refused.exit_code == 2

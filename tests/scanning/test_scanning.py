@@ -27,6 +27,7 @@ from attnsearch.scanning import (
 )
 from attnsearch.scanning.cost import sketch_cost
 from attnsearch.store import open_scan
+from attnsearch.task.spec import GRIDS, NAMINGS
 from attnsearch_kernels import SketchedAttention, dct2, sketch_attention
 from attnsearch_kernels.cost import (
     DEVICES,
@@ -223,3 +224,33 @@ def test_prompts_come_from_a_file_of_captions(tiny_checkpoint: Checkpoint, tmp_p
         read_captions(str(file), tiny_checkpoint.task)
     with pytest.raises(CaptionError, match="cannot read prompts"):
         read_captions(str(tmp_path / "absent.txt"), tiny_checkpoint.task)
+
+
+@pytest.mark.parametrize("source", GRIDS)
+def test_a_grid_of_prompts_names_the_colours_it_is_called_after(
+    tiny_checkpoint: Checkpoint, source: str
+) -> None:
+    named = {NAMINGS[GRIDS[source]]}
+    prompts = read_captions(source, tiny_checkpoint.task)
+    assert {tuple(f"colour{k}" in prompt.spans for k in (1, 2)) for prompt in prompts} == named
+    assert {tuple(bool(p.attributes[f"colour{k}"]) for k in (1, 2)) for p in prompts} == named
+    held_out = DiTSubject(tiny_checkpoint, CPU).coordinates(prompts)["held_out"]
+    assert held_out.sum() == (12 if any(*named) else 0)
+
+
+def test_a_scan_of_captions_without_colours_has_no_mass_and_no_score_of_them(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    plan = plan_scan(
+        DiTSubject(tiny_checkpoint, CPU),
+        name="tiny",
+        prompts=read_captions("grid-no-colours", tiny_checkpoint.task)[::9],
+        seeds=1,
+        sampler=SamplerConfig(steps=1),
+    )
+    execute_plan(plan, DiTSubject(tiny_checkpoint, CPU), tmp_path / "s")
+    scan = open_scan(tmp_path / "s").sel(branch="cond")
+    assert not scan["sketch"].sel(role=["colour1", "colour2"]).any()
+    said = scan["sketch"].sel(role=["shape1", "relation", "shape2"])
+    assert said.any(["layer", "head", "step", "basis"]).all()
+    assert not scan["score_colour"].any()

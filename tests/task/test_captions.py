@@ -11,19 +11,31 @@ from attnsearch.errors import CaptionError
 from attnsearch.task.captions import (
     DIRECTION_WORDS,
     END,
+    NAMINGS,
     PAD,
     VOCABULARY,
     compose,
+    exam_captions,
     grid_captions,
+    is_held_out,
     known_words,
     parse,
     phrases_of,
+    possible_pairs,
     role_matrix,
     some_captions,
     token_ids,
     training_captions,
 )
-from attnsearch.task.spec import COLOURS, OBJECT_PAIRS, PHRASES, PRESETS, SHAPES, PhraseSet
+from attnsearch.task.spec import (
+    COLOURS,
+    OBJECT_PAIRS,
+    PHRASES,
+    PRESETS,
+    SHAPES,
+    PhraseSet,
+    held_out_combinations,
+)
 
 SMALL, PAPER = PRESETS["small"], PRESETS["paper"]
 EVERY = training_captions(PAPER)
@@ -44,6 +56,52 @@ def test_the_grids_have_96_and_264_prompts():
     for spec, count in ((SMALL, 96), (PAPER, 264)):
         grid = grid_captions(spec)
         assert len(grid) == len({caption.text for caption in grid}) == count
+
+
+@pytest.mark.parametrize("spec", [SMALL, PAPER], ids=["small", "paper"])
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_a_grid_has_every_text_of_training_that_names_its_colours_once(spec, naming):
+    texts = [caption.text for caption in grid_captions(spec, naming)]
+    trained = training_captions(replace(spec, colour_dropout=0.5))
+    assert len(texts) == len(set(texts))
+    assert set(texts) == {c.text for c in trained if c.colours_named == NAMINGS[naming]}
+    # Without colours a pair of objects and the pair in the other colours are told alike.
+    assert len(texts) == len(grid_captions(spec)) // (1 if any(NAMINGS[naming]) else 2)
+
+
+def test_a_model_is_examined_on_the_captions_that_its_training_draws():
+    assert exam_captions(SMALL) == grid_captions(SMALL)
+    asked = exam_captions(PAPER)
+    assert asked[:264] == grid_captions(PAPER)
+    assert len(asked) == len({caption.text for caption in asked}) == 264 * 3 + 132
+    assert {caption.text for caption in asked} == {caption.text for caption in EVERY}
+
+
+def test_a_quick_exam_keeps_all_captions_with_colours_and_one_phrase_of_the_others():
+    asked = exam_captions(PAPER, quick=True)
+    named = [caption for caption in asked if all(caption.colours_named)]
+    assert named == grid_captions(PAPER)
+    others = [caption for caption in asked if not all(caption.colours_named)]
+    short = replace(SMALL, colour_dropout=0.5)
+    assert others == exam_captions(short)[96:] == exam_captions(short, quick=True)[96:]
+    assert len(others) == 96 + 96 + 48
+
+
+@pytest.mark.parametrize("caption", EVERY[::11], ids=lambda caption: caption.text)
+def test_the_possible_pairs_of_a_caption_are_those_with_its_text(caption):
+    assert possible_pairs(caption) == tuple(
+        sorted({other.pair for other in EVERY if other.text == caption.text})
+    )
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 7])
+def test_what_is_held_out_has_a_text_that_no_training_scene_has(seed):
+    spec = replace(SMALL, held_out_seed=seed, colour_dropout=0.5)
+    kept_out = held_out_combinations(spec)
+    every = training_captions(spec)
+    seen = {c.text for c in every if (c.pair, RELATIONS.index(c.relation)) not in kept_out}
+    for caption in every:
+        assert is_held_out(caption, spec) == (caption.text not in seen)
 
 
 def test_training_captions_leave_out_colours_only_under_colour_dropout():

@@ -28,9 +28,9 @@ def remove(
 
     Example: attnsearch store remove maps.zarr rtep-femto-seed0
     """
+    place, scan = _store_and_names(words, "remove", "SCAN")
     from attnsearch import store as stores
 
-    place, scan = _store_and_names(words, "remove", "SCAN")
     stores.remove(place, scan)
     note(f"scan {scan} of {place} is removed")
 
@@ -52,9 +52,9 @@ def rename(
 
     Example: attnsearch store rename maps.zarr rtep-femto-seed0 baseline
     """
+    place, scan, to = _store_and_names(words, "rename", "SCAN", "NEW")
     from attnsearch import store as stores
 
-    place, scan, to = _store_and_names(words, "rename", "SCAN", "NEW")
     stores.rename(place, scan, to)
     note(f"scan {scan} of {place} is called {to} now")
 

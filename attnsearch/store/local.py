@@ -228,7 +228,12 @@ class LocalClaim:
         with ExitStack() as steps:
             steps.callback(_remove_if_empty, self._lock.parent)
             steps.callback(os.close, self._descriptor)
-            steps.callback(self._lock.unlink, missing_ok=True)
+            steps.callback(self._unlock)
+
+    def _unlock(self) -> None:
+        # In the place of a store that was moved there may be another, whose lock this is not.
+        if _is_at(self._descriptor, self._lock):
+            self._lock.unlink(missing_ok=True)
 
 
 def _take(lock: Path, *, wait: bool, root_too: bool) -> int | None:

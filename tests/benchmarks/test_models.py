@@ -104,6 +104,7 @@ def test_a_head_that_marks_the_asked_side_scores_one(module, inspected, sign):
     torch.testing.assert_close(scores, torch.full_like(scores, sign), check_dtype=False)
 
 
+@pytest.mark.deep  # our variants are held to the definition above; this is the table of them
 def test_a_run_without_peers_says_so_and_writes_every_column(
     module, size, monkeypatch, tmp_path, capsys
 ):

@@ -21,7 +21,7 @@ from attnsearch.store import SCHEMA_VERSION
 RANK_FIELDS = {
     "rank", "model", "group", "layer", "head", "score", "ci_low", "ci_high", "effect", "p_value",
     "q_value", "p_family", "profile", "prompts",
-    "peak_step",
+    "peak_step", "blocks", "blocks_done",
 }  # fmt: skip
 
 
@@ -139,7 +139,10 @@ def test_train_resumes_and_publishes(tmp_path: Path) -> None:
     assert "from" not in facts
 
 
-def test_train_starts_from_a_model_with_another_task(tmp_path: Path) -> None:
+def test_train_starts_from_a_model_with_another_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attnsearch.experiments.quick_accuracies", lambda *_: {})
     words = ("train", "--size", "atto", "--device", "cpu", "--steps", 2, "--out", tmp_path / "run")
     task = ("--colour-dropout", "0:0,1:0.5", "--phrases", "all", "--held-out-seed", "none")
     begin = ("--from", "rtep-atto-seed0", "--learning-rate-factor", 0.5)

@@ -64,7 +64,14 @@ def wait_for(process: subprocess.Popen[str], pattern: str, store: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.deep),  # takes the way of SIGTERM
+    ],
+)
 def test_a_scan_that_is_told_to_stop_says_how_to_go_on(
     checkpoint: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -77,7 +77,7 @@ def test_without_faiss_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
-@pytest.mark.parametrize("torch", ["", "before", "after"])
+@pytest.mark.parametrize("torch", ["", "before", pytest.param("after", marks=pytest.mark.deep)])
 def test_a_fork_of_a_process_that_used_threads_can_search(torch: str) -> None:
     """In a process of its own: a fork that waits forever must not take the tests with it."""
     script = f"""

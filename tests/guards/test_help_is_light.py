@@ -25,6 +25,7 @@ QUESTIONS = ("numpy",)
 
 PROBE = """
 import json, os, sys
+import rich.markdown, rich.table, typer.rich_utils  # what printing help takes, once for all
 from attnsearch.cli import main
 
 heavy, commands = json.load(sys.stdin)
@@ -150,6 +151,7 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     ],
     "verify": [("", "no store is named", ()), ("x.zarr", "x.zarr does not exist", ())],
     "publish": [("--to y.zarr", "no store is named", ())],
+    "store": [("merge", "No such command 'merge'", ())],
     "store remove": [
         ("scan", "no store is named", ()),
         ("x.zarr scan", "x.zarr does not exist", ()),

@@ -152,7 +152,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_folder_is_not_a_checkpoint(tmp_path):
-    assert refusal(tmp_path).startswith(f"cannot read {tmp_path}")
+    assert refusal(tmp_path).startswith(f"{tmp_path} is a folder, not a checkpoint")
 
 
 @pytest.mark.parametrize("first", ["", "a", "s", ".", "import torch\n", "PK\x03\x04", "hello"])

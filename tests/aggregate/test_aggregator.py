@@ -312,7 +312,7 @@ def test_wherever_tasks_run_the_bits_are_the_same(
         (Stored(name="score_shape"), ("relation",)),
     ],
 )
-@pytest.mark.parametrize("piece", [1, 2**22, 2**27])
+@pytest.mark.parametrize("piece", [1, pytest.param(2**22, marks=pytest.mark.deep), 2**27])
 def test_no_more_is_taken_than_was_planned(
     large: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -105,6 +105,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_loses_nothing(
     assert [check.findings for check in verify(store)] == [()]
 
 
+@pytest.mark.deep
 def test_what_is_ignored_from_outside_stays_ignored(checkpoint: Path, tmp_path: Path) -> None:
     """As under `nohup`."""
     store = tmp_path / "s"

@@ -12,7 +12,7 @@ from safetensors.torch import save as safe_bytes
 
 from attnsearch.models import save_checkpoint
 
-FEW = examples(12, deep=120)
+FEW = examples(8, deep=120)
 COMMANDS = (
     ("info",),
     ("info", "--json"),

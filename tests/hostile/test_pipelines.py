@@ -19,7 +19,7 @@ from attnsearch.models import DiT, save_checkpoint
 # diffusers turns a tensor into an array in a way NumPy is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-FEW = examples(12, deep=120)
+FEW = examples(8, deep=120)
 TABLES = (
     "model_index.json",
     "scheduler/scheduler_config.json",

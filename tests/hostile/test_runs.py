@@ -17,7 +17,7 @@ from attnsearch.experiments import Experiment, training_config
 from attnsearch.experiments.folder import write_json
 from attnsearch.training import run as training
 
-FEW = examples(12, deep=120)
+FEW = examples(8, deep=120)
 PUBLISHED = zoo.FOLDER / "rtep-atto-seed0.pt"
 CPU = ("--device", "cpu")
 

@@ -99,7 +99,7 @@ def use(scan, store):
     attempt(lambda: repair(store, verify(store)))
 
 
-@examples(8, deep=100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(4, deep=100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.sampled_from(
         [
@@ -142,7 +142,7 @@ def test_records_that_lie_under_right_checksums(written, tmp_path_factory, name,
     shutil.rmtree(store)
 
 
-@examples(6, deep=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(4, deep=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
 def test_data_that_lie_under_right_checksums(written, tmp_path_factory, file, position, data):
     scan, original = written

@@ -42,7 +42,7 @@ REASONS: Final[dict[str, str]] = {
     "tests/scanning/test_distributed.py::test_a_worker_may_be_killed":
         "starts a Dask cluster of two processes, one of which is killed and replaced",
     "tests/scanning/test_distributed.py::test_processes_end_with_the_bytes_of_one":
-        "starts worker processes",
+        "starts two worker processes",
     "tests/store/test_letting_go.py::test_a_scan_is_the_same_after_any_failing_call":
         "writes a store for every call that can fail",
     "tests/store/test_state_machine.py::test_a_store_is_what_its_model_says":

@@ -55,10 +55,11 @@ class Faults:
             )
             if fails and not self._done:
                 self._fail()
-            answer = real(store, *args, **kwargs)
-            if fails:
-                self._fail()
-            return answer
+            try:
+                return real(store, *args, **kwargs)
+            finally:
+                if fails:  # whatever the server answered, it is lost
+                    self._fail()
 
         return call
 

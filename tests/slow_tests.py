@@ -28,15 +28,15 @@ REASONS: Final[dict[str, str]] = {
     "tests/clustering/test_neighbours.py::test_a_fork_of_a_process_that_used_threads_can_search":
         "imports torch and FAISS in a process of its own",
     "tests/experiments/test_parallel.py::test_ctrl_c_saves_every_experiment_and_the_same_command_goes_on":
-        "starts the command and two trainings, each in a process",
+        "starts the command and a training, deep two, each in a process",
     "tests/experiments/test_parallel.py::test_in_parallel_comes_out_what_comes_out_one_by_one":
         "starts two trainings, each in a process",
     "tests/guards/test_help_is_light.py::test_help_and_version_answer_without_any_heavy_library":
         "its fixture runs a hundred commands, each in a fork",
     "tests/hostile/test_memory.py::test_no_file_takes_more_memory_than_it_has_bytes":
         "reads thirty files in a process whose memory is bounded",
-    "tests/kernels/test_ahead_of_time.py::test_kernels_compile_for_every_chip_without_spilling_and_use_its_tensor_cores":
-        "compiles every kernel for three chips",
+    "tests/kernels/test_ahead_of_time.py::test_kernels_compile_for_chips_without_spilling_and_use_its_tensor_cores":
+        "compiles every kernel for two chips, deep for three",
     "tests/kernels/test_interpreter.py::test_interpreted_kernels_keep_every_law_of_sketch_attention":
         "interprets the kernels, which needs a process of its own",
     "tests/scanning/test_distributed.py::test_a_worker_may_be_killed":

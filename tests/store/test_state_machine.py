@@ -362,7 +362,7 @@ def test_a_store_is_what_its_model_says(make, tmp_path):
     run_state_machine_as_test(
         machine_of(make, tmp_path),
         settings=examples(
-            5,
+            3,
             deep=100,
             stateful_step_count=25,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -38,7 +38,7 @@ demo: $(RUN)
 test: lint
 	$(PYTEST) $(TESTS)
 
-# Every budget in full, with fresh examples of a seed that is printed: hours, not minutes.
+# Large budgets, and fresh examples of a seed that is printed. It takes much longer than make test.
 test-deep: lint
 	ATTNSEARCH_TEST_DEEP=1 ATTNSEARCH_TEST_SEED=$(SEED) \
 		$(PYTEST) --hypothesis-seed=$(SEED) $(TESTS)

@@ -1,6 +1,6 @@
 """The tests that may take more than five seconds on a quiet core, each with its reason.
 
-A test that takes longer and is not named here is told at the end of a run. It does not fail, since
+The end of a run names a test that takes longer and is not listed here. It does not fail, since
 another process may have slowed it down.
 """
 

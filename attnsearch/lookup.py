@@ -6,7 +6,6 @@ so that a name that is wrong is refused at once.
 
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable
 from difflib import SequenceMatcher
@@ -16,7 +15,8 @@ from zlib import crc32
 
 from attnsearch import zoo
 from attnsearch.errors import CheckpointError, StoreError
-from attnsearch.intake import one_line, quote
+from attnsearch.intake import quote
+from attnsearch.progress import note
 
 STORE_VARIABLE: Final = "ATTNSEARCH_STORE"
 """Environment variable that names the store where none is named."""
@@ -58,7 +58,7 @@ def find_store(named: Path | str | None = None, *, make: bool = False) -> Path |
             _check_new(told)
         elif not _is_there(told):
             raise StoreError(f"{STORE_VARIABLE} names {told}, which does not exist")
-        _say(f"store: {told} (from {STORE_VARIABLE})")
+        note(f"store: {told} (from {STORE_VARIABLE})")
         return told
     if make:
         _check_new(USUAL_STORE)
@@ -67,7 +67,7 @@ def find_store(named: Path | str | None = None, *, make: bool = False) -> Path |
             f"no store is named, and there is no {USUAL_STORE} here; `attnsearch scan MODEL` makes "
             f"one, of your own model or of a packaged one such as {EXAMPLE_MODEL}"
         )
-    _say(f"store: {USUAL_STORE} (in the working directory)")
+    note(f"store: {USUAL_STORE} (in the working directory)")
     return USUAL_STORE
 
 
@@ -125,7 +125,7 @@ def name_scan(model: Path | str, *, control: bool = False) -> str:
     path = Path(model)
     name = scan_name(path, control=control)
     if _plain_name(own := _own_name(path)) != own:
-        _say(f"{path.name} is scanned as {name}; --name gives it another name")
+        note(f"{path.name} is scanned as {name}; --name gives it another name")
     return name
 
 
@@ -207,7 +207,3 @@ def _listed(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError:
         return []
-
-
-def _say(news: str) -> None:
-    print(one_line(news), file=sys.stderr)

@@ -18,8 +18,8 @@ from _by_model import RESULTS, family_heads, run
 
 from attnsearch.ablation import Ablation, Effect, Mode, layer_sets, measure_effects, random_sets
 from attnsearch.axes import HeadAddress
-from attnsearch.cli.console import progress
 from attnsearch.models import load_checkpoint
+from attnsearch.progress import progress
 from attnsearch.sampling import SamplerConfig
 from attnsearch.task.captions import grid_captions
 

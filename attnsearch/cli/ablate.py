@@ -9,8 +9,9 @@ import typer
 
 from attnsearch.axes import HeadAddress
 from attnsearch.cli import options
-from attnsearch.cli.console import note, print_json, print_table, progress
+from attnsearch.cli.console import print_json, print_table
 from attnsearch.errors import ConfigError
+from attnsearch.progress import note, progress
 
 if TYPE_CHECKING:
     from attnsearch.ablation import Effect

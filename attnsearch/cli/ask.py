@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from attnsearch.cli import heads, options
+from attnsearch.cli.console import show
 from attnsearch.lookup import find_store
 
 
@@ -23,9 +24,9 @@ def ask(
     noise: heads.Noise = None,
     where: heads.Where = None,
     by: heads.By = None,
-    output: heads.Output = None,
+    output: options.Output = None,
     as_map: heads.Grid = False,
-    scheduler: options.Scheduler = "threads",
+    dask: options.Dask = "threads",
     as_json: options.Json = False,
 ) -> None:
     """How much does a region of the image look at some words? One question over all heads.
@@ -47,22 +48,23 @@ def ask(
     Example: attnsearch ask maps.zarr "contrast(object1 -> relation)" --noise 0.6:1.0
     --where "relation in [left, right] and colour1 == red"
     """
-    from attnsearch import metrics
+    from attnsearch.metrics import parse
 
     named, question = options.store_and_question(words, "ask", "object1 -> relation")
-    asked = metrics.parse(question)
-    view = heads.view_of(over, noise, where, by)
-    heads.check_output(output)
-    store = str(find_store(named))
-    answers, control, scans = heads.score_store(store, scan, asked, view, scheduler)
-    heads.show(
-        answers,
-        control,
-        scans,
-        title=f"{question} in {options.store_name(store)}",
-        view=view,
-        top=top,
-        output=output,
-        as_map=as_map,
-        as_json=as_json,
+    parse(question)  # refused before a store is looked for
+    store = find_store(named)
+    from attnsearch.api.ask import ask as answer
+
+    ranking = answer(
+        store,
+        question,
+        scan=scan,
+        over=over,
+        noise=heads.levels_of(noise),
+        where=where,
+        by=by,
+        dask=dask,
     )
+    if as_map:
+        heads.print_grids(ranking.grids())
+    show(ranking, top=top, output=output or (), as_json=as_json, silent=as_map)

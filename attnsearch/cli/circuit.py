@@ -9,9 +9,10 @@ import typer
 
 from attnsearch.axes import HeadAddress
 from attnsearch.cli import options
-from attnsearch.cli.console import note, print_json, print_table
+from attnsearch.cli.console import print_json, print_table
 from attnsearch.errors import ConfigError
 from attnsearch.lookup import find_model, is_pipeline
+from attnsearch.progress import note
 
 if TYPE_CHECKING:
     from attnsearch.ablation import Tilts

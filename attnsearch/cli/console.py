@@ -5,49 +5,21 @@ What is printed may come from files of anyone, so it is one line, or one cell, o
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
 import typer
 
 from attnsearch.intake import one_line
-
-if TYPE_CHECKING:
-    import xarray as xr
+from attnsearch.progress import note
+from attnsearch.tables import Column, Table, rich_table
 
 
 def fail(message: str) -> None:
     """One line on stderr, in the program's name."""
     typer.secho(f"attnsearch: {one_line(message)}", fg="red", err=True)
-
-
-def note(message: str) -> None:
-    """One line of news on stderr."""
-    typer.secho(one_line(message), err=True)
-
-
-def blocks_of(scans: Iterable["xr.Dataset"]) -> dict[str, int]:
-    """Blocks that scans are to have and those that are done, as every row of JSON says them."""
-    sums = {"blocks": 0, "blocks_done": 0}
-    for scan in scans:
-        for name in sums:
-            sums[name] += scan.attrs[name]
-    return sums
-
-
-def note_left_out(scans: Mapping[str, "xr.Dataset"]) -> None:
-    """News of what is left out of everything: blocks not done yet, samples that are not finite."""
-    for name, scan in scans.items():
-        blocks = blocks_of([scan])
-        if blocks["blocks_done"] < blocks["blocks"]:
-            note(
-                f"{name}: {blocks['blocks_done']} of {blocks['blocks']} blocks; "
-                "the scan is not complete"
-            )
-        if flagged := scan.attrs.get("flagged_samples", 0):
-            sampled = flagged + scan.sizes["sample"]
-            note(f"{name}: {flagged} of {sampled} samples were not finite and are left out")
 
 
 def print_json(value: Any) -> None:
@@ -56,59 +28,68 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def show(
+    table: Table[Any],
+    *,
+    top: int | None = None,
+    output: Sequence[Path] = (),
+    as_json: bool = False,
+    silent: bool = False,
+) -> None:
+    """Write a whole table to files, print its first `top` rows or their JSON, and its notes.
+
+    One that is `silent` was printed already.
+    """
+    for path in output:
+        table.save(path)
+        note(f"written: {path}")
+    shown = table if top is None else table[:top]
+    if as_json:
+        print_json(shown.records())
+    elif not silent:
+        print_whole(rich_table(shown))
+    for line in table.notes:
+        note(line)
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, words: Sequence[str]
 ) -> None:
-    """A table on stdout; the columns of words are aligned left, those of numbers right."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text  # of a str, [brackets] would be read as markup
-
-    named = Text(one_line(title))
-    table = Table(title=named, title_justify="left", box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in words else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
-    console = Console()
-    # Neither a narrow terminal nor a pipe, which has no width, may cut a row; lines wrap instead.
-    whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    console = Console(width=max(whole, console.width), soft_wrap=True)
-    console.print(table)
+    """A table of text on stdout; columns of words are aligned left, those of numbers right."""
+    print_whole(rich_table(_Text(columns, rows, title, words)))
 
 
-@contextmanager
-def progress(
-    description: str, total: int, unit: str, *, lasting: bool = True
-) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with rate and time left; yields the function that advances it.
+class _Text(Table[Sequence[str]]):
+    """Rows of cells that are text already."""
 
-    One that is not `lasting` is gone when it is full.
+    def __init__(
+        self,
+        names: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        title: str,
+        words: Sequence[str],
+    ) -> None:
+        super().__init__(rows, title)
+        self._names, self._words = names, words
+
+    @property
+    def columns(self) -> Sequence[Column[Sequence[str]]]:
+        return [
+            Column(name, itemgetter(number), words=name in self._words)
+            for number, name in enumerate(self._names)
+        ]
+
+
+def print_whole(table: Any) -> None:
+    """A `rich.table.Table` on stdout.
+
+    Neither a narrow terminal nor a pipe, which has no width, may cut a row; lines wrap instead.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=not lasting,
-        disable=not console.is_terminal,  # a log file has no use for a bar
-    )
-    with bar:
-        task = bar.add_task(description, total=total, rate="")
-
-        def advance(count: int) -> None:
-            bar.advance(task, count)
-            speed = bar.tasks[0].speed
-            if speed is not None:
-                bar.update(task, rate=f"{speed:,.0f} {unit}/s")
-
-        yield advance
+    console = Console()
+    whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    Console(width=max(whole, console.width), soft_wrap=True).print(table)
 
 
 def human_bytes(count: float) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note, print_json, print_table, progress
+from attnsearch.cli.console import print_json, print_table
 from attnsearch.errors import ConfigError
+from attnsearch.progress import note, progress
 
 if TYPE_CHECKING:
     from attnsearch.evaluation import Accuracy

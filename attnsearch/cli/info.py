@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import blocks_of, note_left_out, print_json, print_table
+from attnsearch.cli.console import print_json, print_table
 from attnsearch.lookup import find_model, find_store, is_pipeline
+from attnsearch.progress import note
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,10 +101,11 @@ def _pipeline_facts(path: Path) -> dict[str, Any]:
 
 
 def _store_facts(place: Path | str) -> dict[str, Any]:
-    from attnsearch.store import open_scans
+    from attnsearch.api.scans import opened_scans
 
-    scans = open_scans(place, left_out=note_left_out)
-    note_left_out(scans)
+    scans = opened_scans(place)
+    for line in scans.notes:
+        note(line)
     facts: dict[str, Any] = {"kind": "store", "scans": len(scans)}
     for name, scan in scans.items():
         sizes = scan["sketch"].sizes
@@ -112,7 +114,7 @@ def _store_facts(place: Path | str) -> dict[str, Any]:
         facts[name] = (
             f"{maps:,} maps of {samples} samples, {sizes['layer']} layers x {sizes['head']} heads"
         )
-        facts |= {f"{name} {what}": count for what, count in blocks_of([scan]).items()}
+        facts |= {f"{name} {what}": count for what, count in scans.blocks(name).items()}
         if flagged := scan.attrs["flagged_samples"]:
             facts[f"{name} flagged"] = f"{flagged} more samples, not finite and left out"
         facts |= {f"{name} {what}": value for what, value in _basis_facts(scan).items()}

@@ -9,6 +9,7 @@ import typer
 from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
 from attnsearch.lookup import find_checkpoint, find_model, find_store
+from attnsearch.tables import check_output
 
 if TYPE_CHECKING:
     from attnsearch.scanning import Reading
@@ -55,10 +56,18 @@ def _guidance(guidance: float) -> float:
     return SamplerConfig(guidance=guidance).guidance
 
 
-def _scheduler(named: str) -> str:
+def _dask(named: str) -> str:
     from attnsearch.scheduling import Scheduler
 
     return Scheduler.parse(named).kind
+
+
+def _files(paths: list[Path] | None) -> list[Path]:
+    return [check_output(path) for path in paths or ()]
+
+
+def _tables(paths: list[Path] | None) -> list[Path]:
+    return [check_output(path, pictures=False) for path in paths or ()]
 
 
 def writable(path: Path | None) -> Path | None:
@@ -126,12 +135,38 @@ Guidance = Annotated[
     float,
     typer.Option(help="Weight of classifier-free guidance; 1 is off.", callback=_guidance),
 ]
-Scheduler = Annotated[
+Dask = Annotated[
     str,
     typer.Option(
+        "--dask",
         help="Where tasks run: threads, processes, or a Dask cluster, by tcp://host:8786 or file.",
-        callback=_scheduler,
+        callback=_dask,
     ),
+]
+Output = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Also write all rows (.csv, .json, .parquet, .html) or a picture (.png, .svg, .pdf); "
+        "may be given several times.",
+        callback=_files,
+    ),
+]
+OutputTable = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Also write all rows (.csv, .json, .parquet, .html); may be given several times.",
+        callback=_tables,
+    ),
+]
+Within = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FACT=VALUE", help="Only such models: encoder=rtep, name=*-seed0."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
@@ -203,8 +238,3 @@ def reading_of(
 def store_name(store: str) -> str:
     """The last part of a folder or URL."""
     return PurePosixPath(store).name
-
-
-def beside(store: str) -> Path | None:
-    """The folder beside a store where what was worked out of it is kept; None beside a URL."""
-    return None if "://" in store else Path(store).with_name(f"{store_name(store)}.signatures")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note, progress
+from attnsearch.progress import note, progress
 
 
 def publish(

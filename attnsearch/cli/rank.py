@@ -1,23 +1,18 @@
 """`attnsearch rank`."""
 
-from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attnsearch.cli import heads, options
-from attnsearch.cli.console import note, print_json, print_table
+from attnsearch.cli.console import print_json, print_table, show
 from attnsearch.errors import MetricError
-from attnsearch.lookup import EXAMPLE_MODEL, find_model, find_store, is_pipeline, scan_name
+from attnsearch.lookup import find_store
 
 if TYPE_CHECKING:
-    from attnsearch.circuits import ScreenedHead
-    from attnsearch.metrics import RankedHead
     from attnsearch.scanning import Reading
-
-_FROM_WEIGHTS: Final = "qk-relational"
 
 
 def rank(
@@ -39,19 +34,13 @@ def rank(
     noise: heads.Noise = None,
     where: heads.Where = None,
     by: heads.By = None,
-    output: heads.Output = None,
+    output: options.Output = None,
     as_map: heads.Grid = False,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write the best head's maps over the steps (PNG).", callback=options.writable
-        ),
-    ] = None,
     encoder: options.Encoder = None,
     encoder_source: options.EncoderSource = "",
     encoder_dtype: options.EncoderDtype = "float32",
     channel_heads: options.Heads = None,
-    scheduler: options.Scheduler = "threads",
+    dask: options.Dask = "threads",
     as_json: options.Json = False,
 ) -> None:
     """Heads in order of a metric, with interval, p-value, and p adjusted for the number of heads.
@@ -69,57 +58,55 @@ def rank(
 
     Example: attnsearch rank --metric relational --top 5
 
-    Example: attnsearch rank maps.zarr --metric object --noise 0.0:0.7 --over peak
+    Example: attnsearch rank maps.zarr --metric object --noise 0.0:0.7 --over peak -o heads.png
 
     Example: attnsearch rank rtep-femto-seed0 --metric qk-relational
     """
+    from attnsearch.metrics import FROM_WEIGHTS, parse
+
     if list_metrics:
         _print_metrics(as_json=as_json)
         return
-    view = heads.view_of(over, noise, where, by)
-    heads.check_output(output)
-    if metric != _FROM_WEIGHTS:
-        from attnsearch import metrics
+    if metric == FROM_WEIGHTS:
+        of_maps = (scan, noise, where, by)
+        if any(each is not None for each in of_maps) or as_map or over != "mean":
+            raise MetricError(
+                f"--scan, --noise, --where, --by, --over and --map need a store; {metric} reads "
+                "models"
+            )
+        reading = options.reading_of(encoder, encoder_source, encoder_dtype, channel_heads)
+        _rank_models(paths or [], reading, top, output or [], as_json=as_json)
+        return
+    parse(metric)  # refused before a store is looked for
+    if len(paths or []) > 1:
+        raise MetricError(f"{metric} ranks the scans of one store, not {len(paths or [])} paths")
+    store = find_store(*(paths or []))
+    from attnsearch.api.rank import rank as ranked
 
-        asked = metrics.parse(metric)
-        store = _only_store(paths or [], metric)
-        ranking, control, scans = heads.score_store(store, scan, asked, view, scheduler)
-        if picture is not None:
-            _draw(picture, store, ranking[0])
-        heads.show(
-            ranking,
-            control,
-            scans,
-            title=f"{metric} heads of {options.store_name(store)}",
-            view=view,
-            top=top,
-            output=output,
-            as_map=as_map,
-            as_json=as_json,
-        )
-        return
-    of_stores = (scan, picture, noise, where, by, output)
-    if any(each is not None for each in of_stores) or as_map:
-        raise MetricError(
-            f"--scan, --picture, --noise, --where, --by, --output and --map need a store; {metric} "
-            "reads models"
-        )
-    if not paths:
-        raise MetricError(
-            f"{metric} reads models, name some: attnsearch rank {EXAMPLE_MODEL} --metric {metric}"
-        )
-    reading = options.reading_of(encoder, encoder_source, encoder_dtype, channel_heads)
-    screened = _screen([find_model(path) for path in paths], reading)[:top]
-    if as_json:
-        print_json([asdict(row) for row in screened])
-        return
-    source = options.store_name(paths[0]) if len(paths) == 1 else f"{len(paths)} checkpoints"
-    print_table(
-        _SCREENED_COLUMNS,
-        [_screened_cells(row) for row in screened],
-        title=f"{metric} heads of {source}",
-        words=["model"],
+    ranking = ranked(
+        store,
+        metric,
+        scan=scan,
+        over=over,
+        noise=heads.levels_of(noise),
+        where=where,
+        by=by,
+        dask=dask,
     )
+    if as_map:
+        heads.print_grids(ranking.grids())
+    show(ranking, top=top, output=output or (), as_json=as_json, silent=as_map)
+
+
+def _rank_models(
+    paths: list[str], reading: "Reading", top: int, output: list[Path], *, as_json: bool
+) -> None:
+    from attnsearch.api.models import check_models
+
+    check_models(paths, reading)
+    from attnsearch.api.rank import rank as ranked
+
+    show(ranked(paths, "qk-relational", reading=reading), top=top, output=output, as_json=as_json)
 
 
 def _print_metrics(*, as_json: bool) -> None:
@@ -143,72 +130,5 @@ def _print_metrics(*, as_json: bool) -> None:
         [name, f"{metric.low:g} to {metric.high:g} {metric.unit}".strip(), metric.summary]
         for name, metric in METRICS.items()
     ]
-    rows.append([_FROM_WEIGHTS, "logits", "The relational question, put to the weights of models."])
     columns = ["metric", "range", "question"]
     print_table(columns, rows, title="metrics", words=columns)
-
-
-def _only_store(paths: list[str], metric: str) -> str:
-    if len(paths) > 1:
-        raise MetricError(f"{metric} ranks the scans of one store, not {len(paths)} paths")
-    store = str(find_store(*paths))
-    if Path(store).is_file():
-        raise MetricError(
-            f"{metric} needs a store of maps and {store} is a file; "
-            f"scan the checkpoint first, or take --metric {_FROM_WEIGHTS}"
-        )
-    return store
-
-
-def _draw(picture: Path, store: str, best: "RankedHead") -> None:
-    from attnsearch.report import head_maps
-    from attnsearch.store import open_scan
-
-    head_maps.write(picture, open_scan(store, best.model), best.address)
-    note(f"maps of {best.address}: {picture}")
-
-
-def _screen(paths: list[Path], reading: "Reading") -> "list[ScreenedHead]":
-    names = [scan_name(path) for path in paths]
-    for name, path in zip(names, paths, strict=True):
-        if names.count(name) > 1:
-            raise MetricError(f"several models are called {name}; rename one of them")
-        if is_pipeline(path) and reading.encoder is not None:
-            raise MetricError(f"{path} is a pipeline and brings its own text encoder")
-        if path.is_dir() and not is_pipeline(path):
-            raise MetricError(
-                f"{_FROM_WEIGHTS} needs the weights of a model and {path} is a folder without; "
-                "give the model that was scanned"
-            )
-    import torch
-
-    from attnsearch import scanning
-    from attnsearch.circuits import screen, screening_of, screening_of_pipeline
-    from attnsearch.models.pipelines import load_pipeline
-
-    return screen(
-        {
-            name: screening_of_pipeline(load_pipeline(path, torch.device("cpu")))
-            if path.is_dir()
-            else screening_of(scanning.read_checkpoint(path, reading))
-            for name, path in zip(names, paths, strict=True)
-        }
-    )
-
-
-_SCREENED_COLUMNS: Final = (
-    "rank", "model", "head", "cosine", "projection", "energy", "p", "q",
-)  # fmt: skip
-
-
-def _screened_cells(row: "ScreenedHead") -> list[str]:
-    return [
-        str(row.rank),
-        row.model,
-        str(row.address),
-        f"{row.cosine:+.3f}",
-        f"{row.projection:+.2f}",
-        f"{row.energy:.2f}",
-        f"{row.p_value:.2g}",
-        f"{row.q_value:.2g}",
-    ]

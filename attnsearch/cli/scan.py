@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attnsearch.api.scans import opened_runner
 from attnsearch.cli import options
-from attnsearch.cli.console import human_bytes, note, note_left_out, print_json, progress
-from attnsearch.cli.running import opened_runner
+from attnsearch.cli.console import human_bytes, print_json
 from attnsearch.errors import ConfigError, PromptError, StoreError
 from attnsearch.lookup import check_scan_name, find_store, name_scan, scan_name
+from attnsearch.progress import note, progress
 from attnsearch.task.spec import GRIDS
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ def scan(
         bool, typer.Option("--dry-run", help="Print what it would take as JSON; write nothing.")
     ] = False,
     device: options.Device = "auto",
-    scheduler: options.Scheduler = "threads",
+    dask: options.Dask = "threads",
 ) -> None:
     """Sample images and keep a sketch of every map of text attention.
 
     Stopped at any time, the same command goes on where it stopped and ends with the same bytes.
     Given several times at once, on one machine or many, the processes share the work. Models are
-    scanned one after the other, or with --scheduler by the workers of a Dask cluster: each opens a
+    scanned one after the other, or with --dask by the workers of a Dask cluster: each opens a
     model and samples some blocks of it, and what a worker that dies had begun is done by another.
 
     `--prompts grid` names both colours. `grid-no-colour-1`, `grid-no-colour-2` and
@@ -90,7 +91,7 @@ def scan(
 
     Example: attnsearch scan model.pt --store maps.zarr --seeds 8
 
-    Example: attnsearch scan *.pt --store maps.zarr --scheduler tcp://host:8786
+    Example: attnsearch scan *.pt --store maps.zarr --dask tcp://host:8786
 
     Example: attnsearch scan pixart-sigma/ --prompts prompts.txt --batch 2 --store maps.zarr
     """
@@ -128,8 +129,8 @@ def scan(
         costs = [_cost(*request.open()) for request in requests]
         print_json(costs if len(costs) > 1 else costs[0])
         return
-    here = scheduler == "threads"
-    plans = _scan_here(requests, place) if here else _scan_there(requests, place, scheduler)
+    here = dask == "threads"
+    plans = _scan_here(requests, place) if here else _scan_there(requests, place, dask)
     _say_next(plans, store)
 
 
@@ -172,8 +173,8 @@ def _scan_here(requests: "list[ScanRequest]", store: str) -> "list[ScanPlan]":
     return plans
 
 
-def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> "list[ScanPlan]":
-    """All models, by the workers of a scheduler."""
+def _scan_there(requests: "list[ScanRequest]", store: str, dask: str) -> "list[ScanPlan]":
+    """All models, by the workers of a Dask scheduler."""
     from attnsearch import scanning
     from attnsearch.store import make_store
 
@@ -183,7 +184,7 @@ def _scan_there(requests: "list[ScanRequest]", store: str, scheduler: str) -> "l
         for request, plan in zip(requests, plans, strict=True)
         for task in scanning.scan_tasks(request, plan, store)
     ]
-    with opened_runner(scheduler) as runner, progress("scanning", len(tasks), "parts") as advance:
+    with opened_runner(dask) as runner, progress("scanning", len(tasks), "parts") as advance:
         _announce(plans)
         make_store(store)
         scanning.run_tasks(tasks, runner, advance)
@@ -201,6 +202,7 @@ def _announce(plans: "list[ScanPlan]") -> None:
 
 
 def _conclude(plan: "ScanPlan", store: str) -> None:
+    from attnsearch.api.scans import incomplete
     from attnsearch.store import BLOCKS, BLOCKS_DONE, open_scan
 
     opened = open_scan(store, plan.name)
@@ -211,7 +213,8 @@ def _conclude(plan: "ScanPlan", store: str) -> None:
             "run the same command again"
         )
     note(f"scan {plan.name} is complete in {store}")
-    note_left_out({plan.name: opened})
+    for line in incomplete({plan.name: opened}):
+        note(line)
 
 
 def _say_next(plans: "list[ScanPlan]", named: str | None) -> None:

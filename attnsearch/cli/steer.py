@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table, progress
+from attnsearch.cli.console import print_json, print_table
 from attnsearch.errors import ConfigError
+from attnsearch.progress import progress
 
 
 def steer(

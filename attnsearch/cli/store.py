@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from attnsearch.cli.console import note
 from attnsearch.errors import ConfigError
 from attnsearch.lookup import find_store
+from attnsearch.progress import note
 
 store = typer.Typer(
     no_args_is_help=True,

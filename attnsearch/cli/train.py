@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import note
 from attnsearch.errors import ConfigError
 from attnsearch.intake import quote
 from attnsearch.lookup import find_checkpoint
+from attnsearch.progress import note
 
 
 class _Encoder(StrEnum):

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from attnsearch.api.scans import opened_runner
 from attnsearch.cli import options
-from attnsearch.cli.console import fail, note, print_json, print_table, progress
-from attnsearch.cli.running import opened_runner
+from attnsearch.cli.console import fail, print_json, print_table
+from attnsearch.progress import note, progress
 
 
 def verify(
@@ -20,7 +21,7 @@ def verify(
             help="Drop damaged blocks, which the next scan redoes; list the scans anew.",
         ),
     ] = False,
-    scheduler: options.Scheduler = "threads",
+    dask: options.Dask = "threads",
     as_json: options.Json = False,
 ) -> None:
     """Is a store what was written? Checks every byte, and that the numbers are of attention.
@@ -40,7 +41,7 @@ def verify(
     from attnsearch import store as stores
 
     blocks = stores.count_blocks(store, scan)
-    with opened_runner(scheduler) as runner, progress("checking", blocks, "blocks") as advance:
+    with opened_runner(dask) as runner, progress("checking", blocks, "blocks") as advance:
         checks = stores.verify(store, scan, advance, runner)
     found = [(check.scan, finding) for check in checks for finding in check.findings]
     damaged = [finding for _, finding in found if finding.damage]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import fail, note, print_json, print_table
+from attnsearch.cli.console import fail, print_json, print_table
 from attnsearch.errors import ConfigError
+from attnsearch.progress import note
 from attnsearch.zoo import FOLDER, Summary, packaged, summarise
 
 if TYPE_CHECKING:

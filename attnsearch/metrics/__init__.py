@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 from attnsearch.lazy import loader
 
 if TYPE_CHECKING:
+    from attnsearch.metrics.catalogue import FROM_WEIGHTS as FROM_WEIGHTS
     from attnsearch.metrics.catalogue import METRICS as METRICS
     from attnsearch.metrics.catalogue import Metric as Metric
     from attnsearch.metrics.inference import HeadScores as HeadScores
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Control": "ranking",
+    "FROM_WEIGHTS": "catalogue",
     "HeadScores": "inference",
     "METRICS": "catalogue",
     "Metric": "catalogue",

@@ -170,6 +170,21 @@ def sharpness(read: "Reader") -> Evidence:
     return _mean(read.stored("peak"))
 
 
+def qk_relational(read: "Reader") -> Evidence:
+    """Do the weights tie image positions to relation words along the relation?
+
+    The logits of positions against relation words are compared with a ramp along the relation; see
+    `attnsearch.circuits.screening`. It reads the weights of a model and no maps.
+    """
+    del read
+    raise MetricError(
+        f"{FROM_WEIGHTS} reads the weights of models and no maps, so it is ranked by alone"
+    )
+
+
+FROM_WEIGHTS: Final = "qk-relational"
+"""The metric that reads weights; all others read maps."""
+
 METRICS: Final[Mapping[str, Metric]] = {
     "relational": Metric(of=relational, unit="", low=-1, high=1),
     "relation-variance": Metric(of=relation_variance, unit="of variance", low=-1, high=1),
@@ -182,6 +197,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "positional": Metric(of=positional, unit="", low=-1, high=1),
     "entropy": Metric(of=entropy, unit="of the largest", low=0, high=1),
     "sharpness": Metric(of=sharpness, unit="of attention", low=0, high=1),
+    FROM_WEIGHTS: Metric(of=qk_relational, unit="logits", low=-np.inf, high=np.inf),
 }
 """Metrics by the name the command line knows them under."""
 

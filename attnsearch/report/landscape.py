@@ -1,28 +1,30 @@
 """The plane of all heads as a picture."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
 
-from attnsearch.report.figures import new_figure, save
+from attnsearch.report.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SHOWN: Final = 8
 """Families that get a colour."""
 
 
-def write(
-    path: Path, plane: xr.Dataset, families: Sequence[tuple[str, Sequence[int]]], kinds: list[str]
-) -> None:
+def draw(
+    plane: xr.Dataset, families: Sequence[tuple[str, Sequence[int]]], kinds: list[str]
+) -> "Figure":
     """Every head three times: by family, by the kind of its model, and by relative depth.
 
     `plane` is of `clustering.landscape`; `families` has names and rows of members, `kinds` a word
-    for every head. The suffix of the path chooses the format.
+    for every head.
 
     Raises:
-        ConfigError: matplotlib is not installed, or the file cannot be written.
+        ConfigError: matplotlib is not installed.
     """
     figure = new_figure(16, 5.6)
     from matplotlib import colormaps  # there, now that there is a figure
@@ -47,7 +49,7 @@ def write(
     by_family.set_ylabel(f"second ({plane.attrs['shares'][1]:.0%})")
     by_family.legend(fontsize=7)
     by_kind.legend(fontsize=7)
-    save(figure, path)
+    return figure
 
 
 def _dots(axes: Any, x: Any, y: Any, **how: Any) -> Any:

@@ -123,6 +123,12 @@ def source_of(dataset: xr.Dataset, arrays: Collection[str]) -> Source | None:
     return source if same and source.attributes.items() <= dataset.attrs.items() else None
 
 
+def name_of(dataset: xr.Dataset) -> str | None:
+    """The name of the scan a dataset was opened from; None if it does not come from a store."""
+    source = dataset.encoding.get(_SOURCE)
+    return source.scan if isinstance(source, Source) else None
+
+
 def scan_names(path: Place | None = None) -> list[str]:
     """Names of the scans in the store at `path`, sorted; without a path, in the usual store.
 

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from attnsearch.ablation import Ablation as Ablation
     from attnsearch.ablation import Mode as Mode
     from attnsearch.ablation import measure_effects as measure_effects
+    from attnsearch.api.ask import ask as ask
+    from attnsearch.api.cluster import behaviours as behaviours
+    from attnsearch.api.cluster import cluster as cluster
+    from attnsearch.api.maps import maps as maps
+    from attnsearch.api.rank import rank as rank
+    from attnsearch.api.similar import similar as similar
     from attnsearch.axes import HeadAddress as HeadAddress
     from attnsearch.capturing.live import capture as capture
     from attnsearch.circuits import circuit_of as circuit_of
@@ -22,8 +28,6 @@ if TYPE_CHECKING:
     from attnsearch.errors import AttnsearchError as AttnsearchError
     from attnsearch.evaluation import evaluate as evaluate
     from attnsearch.metrics import Template as Template
-    from attnsearch.metrics import View as View
-    from attnsearch.metrics import rank as rank
     from attnsearch.models import load_checkpoint as load_checkpoint
     from attnsearch.prompts import Prompt as Prompt
     from attnsearch.prompts import read_prompts as read_prompts
@@ -41,20 +45,24 @@ _HOMES: Final = {
     "Prompt": "prompts",
     "SamplerConfig": "sampling",
     "Template": "metrics",
-    "View": "metrics",
+    "ask": "api.ask",
+    "behaviours": "api.cluster",
     "capture": "capturing.live",
     "circuit_of": "circuits",
+    "cluster": "api.cluster",
     "evaluate": "evaluation",
     "find_families": "clustering",
     "load_checkpoint": "models",
+    "maps": "api.maps",
     "measure_effects": "ablation",
     "open_scan": "store",
     "open_scans": "store",
     "open_store": "store",
-    "rank": "metrics",
+    "rank": "api.rank",
     "read_prompts": "prompts",
     "scan": "scanning",
     "screening_of": "circuits",
+    "similar": "api.similar",
     "signatures": "clustering.signatures",
     "standardised": "clustering.signatures",
 }

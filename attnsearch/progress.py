@@ -3,8 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
+from time import monotonic
+from typing import Final
 
 from attnsearch.intake import one_line
+
+_NOTEBOOK_SECONDS: Final = 0.2
+"""Between two pictures of a bar in a notebook, each of which is a message to the browser."""
 
 
 def note(message: str) -> None:
@@ -22,6 +28,18 @@ def progress(
     `lasting` is gone when it is full.
     """
     from rich.console import Console
+
+    console = Console(stderr=True)
+    bar = _in_notebook if console.is_jupyter else _on_terminal
+    with bar(description, total, unit, lasting=lasting) as advance:
+        yield advance
+
+
+@contextmanager
+def _on_terminal(
+    description: str, total: int, unit: str, *, lasting: bool
+) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
@@ -33,7 +51,7 @@ def progress(
         TimeRemainingColumn(),
         console=console,
         transient=not lasting,
-        disable=not (console.is_terminal or console.is_jupyter),
+        disable=not console.is_terminal,
     )
     with bar:
         task = bar.add_task(description, total=total, rate="")
@@ -45,3 +63,34 @@ def progress(
                 bar.update(task, rate=f"{speed:,.0f} {unit}/s")
 
         yield advance
+
+
+@contextmanager
+def _in_notebook(
+    description: str, total: int, unit: str, *, lasting: bool
+) -> Iterator[Callable[[int], None]]:
+    # Not rich's own, which needs ipywidgets and shows nothing without.
+    from IPython.display import HTML, display
+
+    begun = monotonic()
+    done, shown = 0, begun
+
+    def picture() -> HTML:
+        spent = monotonic() - begun
+        speed = f", {done / spent:,.0f} {unit}/s" if spent > 0 and done else ""
+        text = escape(f"{description}: {done:,} of {total:,} {unit}{speed}")
+        return HTML(f'<progress value="{done}" max="{max(total, 1)}"></progress> {text}')
+
+    place = display(picture(), display_id=True)
+
+    def advance(count: int) -> None:
+        nonlocal done, shown
+        done += count
+        if (now := monotonic()) - shown >= _NOTEBOOK_SECONDS:
+            shown = now
+            place.update(picture())
+
+    try:
+        yield advance
+    finally:
+        place.update(picture() if lasting else HTML(""))

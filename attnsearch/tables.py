@@ -126,9 +126,9 @@ class Table(Sequence[Row], ABC):
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=1000).print(rich_table(self[:_SHOWN]))
+        Console(file=text, width=1000, force_jupyter=False).print(rich_table(self[:_SHOWN]))
         lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        return "\n".join([*lines, *self._rest(), *self.notes])
+        return "\n".join([one_line(self.title), *lines, *self._rest(), *self.notes])
 
     def _repr_html_(self) -> str:
         """The first rows, as a notebook shows them."""
@@ -164,12 +164,11 @@ def check_output(path: Path, *, pictures: bool = True) -> Path:
 
 
 def rich_table(table: Table[Any]) -> Any:
-    """A `rich.table.Table` of all rows."""
+    """A `rich.table.Table` of all rows, without the title, which a narrow table would break."""
     from rich.table import Table as RichTable
     from rich.text import Text  # of a str, [brackets] would be read as markup
 
-    title = Text(one_line(table.title))
-    shown = RichTable(title=title, title_justify="left", box=None, header_style="bold")
+    shown = RichTable(box=None, header_style="bold")
     columns = table.columns
     for column in columns:
         shown.add_column(column.name, justify="left" if column.words else "right", no_wrap=True)

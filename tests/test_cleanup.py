@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,6 @@ import pytest
 import torch
 
 from attnsearch.aggregate import cache
-from attnsearch.aggregate.table import write_parquet
 from attnsearch.cleanup import on_error, placed
 from attnsearch.cli.stopping import stoppable
 from attnsearch.clustering import neighbours
@@ -22,6 +22,7 @@ from attnsearch.errors import AttnsearchError
 from attnsearch.experiments.folder import write_json
 from attnsearch.intake.files import open_regular
 from attnsearch.models import save_checkpoint
+from attnsearch.tables import Column, Table
 from attnsearch.training import run
 
 
@@ -66,8 +67,15 @@ def kept_states(folder, monkeypatch, checkpoint):
     cache.save(folder, "file", cache.Entry(blocks={}, together="", samples=none, states=()))
 
 
-def parquet_file(folder, monkeypatch, checkpoint):
-    write_parquet(folder / "file.parquet", {"a": np.zeros(1)}, {})
+class Numbers(Table):
+    columns = (Column("a", str),)
+
+    def record(self, row):
+        return {"a": row}
+
+
+def table_file(suffix, folder, monkeypatch, checkpoint):
+    Numbers([1.0], "numbers").save(folder / f"file{suffix}")
 
 
 def kept_signatures(folder, monkeypatch, checkpoint):
@@ -97,7 +105,10 @@ WRITERS = [
     json_file,
     checkpoint_file,
     kept_states,
-    parquet_file,
+    partial(table_file, ".csv"),
+    partial(table_file, ".json"),
+    partial(table_file, ".parquet"),
+    partial(table_file, ".html"),
     kept_signatures,
     kept_graph,
     kept_embedding,

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import xarray as xr
 
 from attnsearch.api.scans import OpenedScans, Scans, opened_aggregator, opened_scans
@@ -33,10 +32,10 @@ def models_of(heads: xr.Dataset) -> list[str]:
     return list(dict.fromkeys(map(str, heads["model"].to_numpy())))
 
 
-def addresses_of(heads: xr.Dataset, members: Sequence[int] | slice = slice(None)) -> list[str]:
-    """Heads as MODEL:L2H8, by their rows."""
+def addresses_of(heads: xr.Dataset, members: Sequence[int] | None = None) -> list[str]:
+    """Heads as MODEL:L2H8, by their rows; by default all."""
     chosen = heads["address"].to_numpy()
-    return [str(address) for address in chosen[np.r_[members]]]
+    return [str(address) for address in (chosen if members is None else chosen[list(members)])]
 
 
 def _beside(place: Path | str | None) -> Path | None:

@@ -12,6 +12,7 @@ from attnsearch.cli.circuit import circuit
 from attnsearch.cli.cluster import cluster
 from attnsearch.cli.evaluate import evaluate
 from attnsearch.cli.info import info
+from attnsearch.cli.maps import maps
 from attnsearch.cli.publish import publish
 from attnsearch.cli.rank import rank
 from attnsearch.cli.scan import scan
@@ -28,6 +29,7 @@ for _command in (
     scan,
     rank,
     ask,
+    maps,
     cluster,
     similar,
     circuit,

@@ -48,9 +48,9 @@ def ask(
     Example: attnsearch ask maps.zarr "contrast(object1 -> relation)" --noise 0.6:1.0
     --where "relation in [left, right] and colour1 == red"
     """
+    named, question = options.store_and_question(words, "ask", "object1 -> relation")
     from attnsearch.metrics import parse
 
-    named, question = options.store_and_question(words, "ask", "object1 -> relation")
     parse(question)  # refused before a store is looked for
     store = find_store(named)
     from attnsearch.api.ask import ask as answer
@@ -59,7 +59,7 @@ def ask(
         store,
         question,
         scan=scan,
-        over=over,
+        over=heads.over_of(over),
         noise=heads.levels_of(noise),
         where=where,
         by=by,

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table, show
+from attnsearch.cli.console import print_table, show
 from attnsearch.errors import ConfigError
-from attnsearch.progress import note
 
 if TYPE_CHECKING:
-    from attnsearch.api.cluster import BehaviourTable, Families
+    from attnsearch.api.cluster import Families
 
 _SURE: Final = 0.05
 """Largest p-value of a family whose heads are listed by model."""
@@ -56,7 +55,7 @@ def cluster(
     if behaviours is not None:
         number = None if behaviours == "auto" else int(behaviours)
         table = api.behaviours(store, number, within=within or (), dask=dask)
-        _show_behaviours(table, output, as_json=as_json)
+        show(table, output=output or (), as_json=as_json)
         return
     families = api.cluster(store, within=within or (), dask=dask)
     if as_json or not families:
@@ -64,17 +63,6 @@ def cluster(
         return
     show(families, top=top, output=output or ())
     _print_members(families[:top])
-
-
-def _show_behaviours(table: "BehaviourTable", output: options.Output, *, as_json: bool) -> None:
-    if not as_json:
-        show(table, output=output or ())
-        return
-    for path in output or ():
-        table.save(path)
-        note(f"written: {path}")
-    stability = {str(k): round(value, 4) for k, value in table.stability.items()}
-    print_json({"behaviours": table.records(), "stability": stability})
 
 
 def _print_members(families: "Families") -> None:

@@ -47,7 +47,7 @@ def show(
     if as_json:
         print_json(shown.records())
     elif not silent:
-        print_whole(rich_table(shown))
+        print_whole(shown.title, rich_table(shown))
     for line in table.notes:
         note(line)
 
@@ -56,7 +56,7 @@ def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, words: Sequence[str]
 ) -> None:
     """A table of text on stdout; columns of words are aligned left, those of numbers right."""
-    print_whole(rich_table(_Text(columns, rows, title, words)))
+    print_whole(title, rich_table(_Text(columns, rows, title, words)))
 
 
 class _Text(Table[Sequence[str]]):
@@ -80,16 +80,19 @@ class _Text(Table[Sequence[str]]):
         ]
 
 
-def print_whole(table: Any) -> None:
-    """A `rich.table.Table` on stdout.
+def print_whole(title: str, table: Any) -> None:
+    """A `rich.table.Table` on stdout, below its title.
 
     Neither a narrow terminal nor a pipe, which has no width, may cut a row; lines wrap instead.
     """
     from rich.console import Console
+    from rich.text import Text  # of a str, [brackets] would be read as markup
 
     console = Console()
     whole = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    Console(width=max(whole, console.width), soft_wrap=True).print(table)
+    console = Console(width=max(whole, console.width), soft_wrap=True)
+    console.print(Text(one_line(title), style="italic"))
+    console.print(table)
 
 
 def human_bytes(count: float) -> str:

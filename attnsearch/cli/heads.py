@@ -1,7 +1,7 @@
 """Options of `rank` and `ask`, and heads as layers by heads on a terminal."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from attnsearch.errors import MetricError
 
 if TYPE_CHECKING:
     from attnsearch.axes import HeadAddress
+    from attnsearch.metrics.inference import Over as Over_
 
 
 def _over(over: str) -> str:
@@ -20,6 +21,11 @@ def _over(over: str) -> str:
 def _noise(text: str | None) -> str | None:
     levels_of(text)
     return text
+
+
+def over_of(text: str) -> "Over_":
+    """What the option says, which was checked while parsing."""
+    return "mean" if text == "mean" else "peak"
 
 
 def levels_of(text: str | None) -> tuple[float, float] | None:
@@ -41,7 +47,7 @@ def levels_of(text: str | None) -> tuple[float, float] | None:
 
 
 Over = Annotated[
-    Literal["mean", "peak"],
+    str,
     typer.Option(
         help="mean: of the mean map over steps. peak: where it is largest.", callback=_over
     ),
@@ -65,14 +71,12 @@ Grid = Annotated[bool, typer.Option("--map", help="Print scores as layers by hea
 def print_grids(grids: "Mapping[str, Mapping[HeadAddress, float]]") -> None:
     """Scores as layers by heads, a coloured grid for every name."""
     from rich.table import Table
-    from rich.text import Text
 
     from attnsearch.cli.console import print_whole
-    from attnsearch.intake import one_line
 
     largest = max(abs(score) for grid in grids.values() for score in grid.values()) or 1.0
     for name, grid in grids.items():
-        table = Table(title=Text(one_line(name)), title_justify="left", box=None)
+        table = Table(box=None)
         table.add_column("")
         layers, heads = sorted({at.layer for at in grid}), sorted({at.head for at in grid})
         for head in heads:
@@ -80,7 +84,7 @@ def print_grids(grids: "Mapping[str, Mapping[HeadAddress, float]]") -> None:
         scores = {(at.layer, at.head): score for at, score in grid.items()}
         for layer in layers:
             table.add_row(f"L{layer}", *(_cell(scores[layer, head], largest) for head in heads))
-        print_whole(table)
+        print_whole(name, table)
 
 
 def _cell(score: float, largest: float) -> Any:

@@ -202,6 +202,19 @@ def store_and_question(words: list[str], verb: str, example: str) -> tuple[str |
     return (stores[0] if stores else None), question
 
 
+def store_and_head(words: list[str]) -> tuple[str | None, str]:
+    """What `[STORE] HEAD` says.
+
+    Raises:
+        ConfigError: there are more words, or the last one is no head.
+    """
+    if len(words) > 2:
+        raise ConfigError("name one head: attnsearch maps [STORE] MODEL:L2H8")
+    *stores, head = words
+    head_group(head.rpartition(":")[2])
+    return (stores[0] if stores else None), head
+
+
 def _is_store(word: str) -> bool:
     return word.endswith(".zarr") or "://" in word or (Path(word) / "zarr.json").is_file()
 

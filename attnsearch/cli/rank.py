@@ -87,7 +87,7 @@ def rank(
         store,
         metric,
         scan=scan,
-        over=over,
+        over=heads.over_of(over),
         noise=heads.levels_of(noise),
         where=where,
         by=by,

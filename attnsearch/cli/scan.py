@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attnsearch.api.scans import opened_runner
 from attnsearch.cli import options
 from attnsearch.cli.console import human_bytes, print_json
 from attnsearch.errors import ConfigError, PromptError, StoreError
@@ -184,6 +183,8 @@ def _scan_there(requests: "list[ScanRequest]", store: str, dask: str) -> "list[S
         for request, plan in zip(requests, plans, strict=True)
         for task in scanning.scan_tasks(request, plan, store)
     ]
+    from attnsearch.api.scans import opened_runner
+
     with opened_runner(dask) as runner, progress("scanning", len(tasks), "parts") as advance:
         _announce(plans)
         make_store(store)

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from attnsearch.api.scans import opened_runner
 from attnsearch.cli import options
 from attnsearch.cli.console import fail, print_json, print_table
 from attnsearch.progress import note, progress
@@ -41,6 +40,8 @@ def verify(
     from attnsearch import store as stores
 
     blocks = stores.count_blocks(store, scan)
+    from attnsearch.api.scans import opened_runner
+
     with opened_runner(dask) as runner, progress("checking", blocks, "blocks") as advance:
         checks = stores.verify(store, scan, advance, runner)
     found = [(check.scan, finding) for check in checks for finding in check.findings]

@@ -1,12 +1,15 @@
 """Figures of matplotlib, which is an extra."""
 
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attnsearch.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_DPI: Final = 110
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -21,7 +24,16 @@ def new_figure(width: float, height: float) -> "Figure":
         raise ConfigError(
             "this picture needs matplotlib: pip install attnsearch[report]"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")
+
+    class Shown(Figure):
+        """A figure that a notebook shows, also where nothing told it to show those of pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            picture = BytesIO()
+            self.savefig(picture, format="png", dpi=_DPI)
+            return picture.getvalue()
+
+    return Shown(figsize=(width, height), layout="constrained")
 
 
 def save(figure: "Figure", path: Path) -> None:
@@ -31,6 +43,6 @@ def save(figure: "Figure", path: Path) -> None:
         ConfigError: the file cannot be written.
     """
     try:
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=_DPI)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot write {path}: {error}") from error

@@ -13,9 +13,9 @@ from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from attnsearch.aggregate import Aggregator, Stored
-from attnsearch.aggregate.table import table_of, write_parquet
+from attnsearch.api.aggregate import Aggregates
+from attnsearch.api.scans import OpenedScans
 from attnsearch.cli import app
-from attnsearch.errors import ConfigError
 from attnsearch.store import open_scan
 
 
@@ -95,7 +95,7 @@ def test_parquet_holds_what_json_does(store: Path, tmp_path: Path) -> None:
         {name: value for name, value in row.items() if name not in of_answers}
         for row in rows(store, "entropy", *keep)
     ]
-    assert table.schema.metadata[b"quantity"] == b"entropy"
+    assert table.schema.metadata[b"title"] == b"entropy in s.zarr, cond"
     assert [*tmp_path.iterdir()] == [path]
 
 
@@ -113,7 +113,7 @@ def test_a_cluster_says_the_same(store: Path) -> None:
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
     ) as cluster:
-        assert rows(store, "entropy", "--scheduler", cluster.scheduler_address) == expected
+        assert rows(store, "entropy", "--dask", cluster.scheduler_address) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_a_cluster_says_the_same(store: Path) -> None:
         (("entropy", "--keep", "head,head"), "kept once"),
         (("relation", "--quantiles", "0.5"), "have bounds"),
         (("entropy", "--quantiles", "half"), "from 0 to 1"),
-        (("entropy", "--output", "x.csv"), ".parquet"),
+        (("entropy", "--output", "x.png"), "must end in .csv, .json, .parquet or .html"),
         (("entropy", "--output", "no/folder/x.parquet"), "cannot write"),
-        (("entropy", "--scheduler", "clouds"), "no scheduler"),
-        (("entropy", "--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
+        (("entropy", "--dask", "clouds"), "no scheduler"),
+        (("entropy", "--dask", "tcp://127.0.0.1:1"), "no Dask scheduler answers"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -152,25 +152,12 @@ def test_what_does_not_occur_has_no_row(store: Path) -> None:
     scan = open_scan(store, "two").load()
     found = Aggregator()(scan, Stored(name="entropy"), ("relation", "seed"))
     assert found["count"].size == 25
-    table = table_of({"two": found})
-    assert len(table["count"]) == 5
-    assert (table["count"] > 0).all()
+    rows = Aggregates.of({"two": found}, "entropy", OpenedScans({"two": scan}))
+    assert len(rows) == 5
+    assert all(row["count"] > 0 for row in rows)
 
 
 def test_axes_without_labels_are_numbered() -> None:
     aggregate = xr.Dataset({"count": ("x", [1, 0, 2]), "mean": ("x", [0.5, np.nan, 1.5])})
-    table = table_of({"m": aggregate})
-    assert table["x"].tolist() == [0, 2]
-    assert table["mean"].tolist() == [0.5, 1.5]
-
-
-def test_a_file_that_cannot_be_finished_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(parquet, "write_table", full)
-    with pytest.raises(ConfigError, match="No space left"):
-        write_parquet(tmp_path / "x.parquet", {"count": np.ones(1)}, {})
-    assert not [*tmp_path.iterdir()]
+    rows = Aggregates.of({"m": aggregate}, "x", OpenedScans())
+    assert [(row["x"], row["mean"]) for row in rows] == [(0, 0.5), (2, 1.5)]

@@ -69,7 +69,7 @@ def test_a_metric_and_a_path_that_do_not_go_together_get_one_line_each(
     assert "relational needs a store of maps" in line
     assert "tiny.pt is a file" in line
     assert "needs the weights of a model" in refused(run(tmp_path, *SCREEN))
-    assert "--picture" in refused(run(checkpoint, *SCREEN, "--picture", tmp_path / "x.png"))
+    assert "--where" in refused(run(checkpoint, *SCREEN, "--where", "relation == left"))
     assert "one store, not 2 paths" in refused(run(tmp_path, tmp_path))
     assert "no such file" in refused(run(tmp_path / "absent.pt", *SCREEN))
     unknown = refused(run(checkpoint, "--metric", "qk"))

@@ -45,7 +45,7 @@ def test_families_are_told_by_encoder_and_can_be_drawn(folder: Path) -> None:
     family, *_ = json.loads(run("cluster", folder / "two", "--json").stdout)
     assert [share["models"] for share in family["encoders"].values()] == [2]
     picture = folder / "heads.png"
-    assert run("cluster", folder / "two", "--picture", picture).exit_code == 0
+    assert run("cluster", folder / "two", "-o", picture).exit_code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -60,7 +60,7 @@ def test_only_the_models_asked_for_are_clustered(folder: Path) -> None:
 
 def test_heads_are_sorted_into_behaviours(folder: Path) -> None:
     found = json.loads(run("cluster", folder / "two", "--behaviours", 2, "--json").stdout)
-    members = [head for behaviour in found["behaviours"] for head in behaviour["members"]]
+    members = [head for behaviour in found for head in behaviour["members"]]
     scanned = {row["head"] for row in json.loads(
         run("similar", folder / "two", "--to", "tiny:L0H0", "-k", 99, "--json").stdout
     )}  # fmt: skip

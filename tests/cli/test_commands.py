@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from attnsearch.axes import ROLES
+from attnsearch.axes import RELATIONS, ROLES
 from attnsearch.cli import app
 from attnsearch.models import Checkpoint, DiT, save_checkpoint
 from attnsearch.store import SCHEMA_VERSION
@@ -72,9 +72,14 @@ def test_rank_prints_a_table_with_every_column_whole(store: Path) -> None:
 
 def test_rank_draws_the_maps_of_the_best_head(store: Path, tmp_path: Path) -> None:
     picture = tmp_path / "head.png"
-    assert run("rank", store, "--picture", picture).exit_code == 0
+    head = json.loads(run("rank", store, "--top", 1, "--json").stdout)[0]
+    address = f"L{head['layer']}H{head['head']}"
+    result = run("maps", store, address, "-o", picture, "--json")
+    assert {row["relation"] for row in json.loads(result.stdout)} == set(RELATIONS)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "cannot write" in refused(run("rank", store, "--picture", tmp_path / "no" / "x.png"))
+    assert "cannot write" in refused(run("maps", store, address, "-o", tmp_path / "no" / "x.png"))
+    assert "tiny has no head L7H0" in refused(run("maps", store, "tiny:L7H0"))
+    assert "no scan called 'other'" in refused(run("maps", store, "other:L0H0"))
 
 
 def test_ask_without_any_found_object_says_so(store: Path) -> None:

@@ -9,8 +9,8 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from attnsearch.api.rankings import sparkline
 from attnsearch.cli.application import app
-from attnsearch.cli.heads import sparkline
 from attnsearch.models import Checkpoint, save_checkpoint
 
 
@@ -45,8 +45,8 @@ def test_the_metrics_are_listed_with_what_they_ask() -> None:
 def test_a_control_is_scanned_beside_the_model_and_reported_not_ranked(store: Path) -> None:
     result = run("rank", store, "--json")
     assert {row["model"] for row in json.loads(result.stdout)} == {"tiny"}
-    assert "the typical head of these 4: " in result.stderr
-    assert "random weights: median" in result.stderr
+    assert "median |score| of 4 heads: " in result.stderr
+    assert "random weights: median |score|" in result.stderr
     alone = run("rank", store, "--scan", "tiny-control")
     assert "all scans are controls" in refused(alone)
 
@@ -77,7 +77,7 @@ def test_rows_and_pictures_are_written(store: Path, tmp_path: Path) -> None:
     assert run(*question, "--by", "relation", "-o", tmp_path / "x.png").exit_code == 0
     with Image.open(tmp_path / "x.png") as picture:
         assert len(picture.convert("RGB").getcolors(10**6) or []) > 4
-    assert "as .csv or .png" in refused(run(*question, "-o", tmp_path / "x.txt"))
+    assert "must end in .csv, .json" in refused(run(*question, "-o", tmp_path / "x.txt"))
     assert "cannot write" in refused(run(*question, "-o", tmp_path / "no" / "x.csv"))
 
 

@@ -97,8 +97,7 @@ def test_clusters_say_it_of_all_scans_together(partial: Path) -> None:
         result = run("cluster", partial, *words, "--json")
         assert result.exit_code == 0, result.output
         assert result.stderr.splitlines().count(PARTIAL) == 1
-        found = json.loads(result.stdout)
-        for row in found if isinstance(found, list) else [found]:
+        for row in json.loads(result.stdout):
             assert (row["blocks_done"], row["blocks"]) == (69, 96)
 
 

@@ -81,7 +81,7 @@ def test_processes_end_with_the_bytes_of_one(
     monkeypatch.chdir(models[0].parent)
     store = Path(os.path.relpath(tmp_path / "s.zarr"))
     names = [model.name for model in models]
-    result = run("scan", *names, "--store", store, *few, "--scheduler", "processes")
+    result = run("scan", *names, "--store", store, *few, "--dask", "processes")
     assert result.exit_code == 0, result.output
     assert tree_bytes(store) == tree_bytes(serial)
 
@@ -114,7 +114,7 @@ def test_a_worker_may_be_killed(
             killer = threading.Thread(target=kill, args=(store, over))
             killer.start()
             result = run(
-                "scan", *models, "--store", store, *few, "--scheduler", cluster.scheduler_address
+                "scan", *models, "--store", store, *few, "--dask", cluster.scheduler_address
             )
             over.set()
             killer.join()
@@ -132,7 +132,7 @@ def test_what_a_worker_finds_wrong_is_one_line(
     store = tmp_path / "s.zarr"
     assert run("scan", models[0], "--store", store, "--steps", 1, "--seeds", 1).exit_code == 0
     before = tree_bytes(store)
-    result = run("scan", models[0], "--store", store, *few, "--scheduler", "processes")
+    result = run("scan", models[0], "--store", store, *few, "--dask", "processes")
     assert result.exit_code == 2
     assert "different scan" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.output

@@ -37,9 +37,7 @@ def main() -> None:
         for model in models:
             subprocess.run([*ATTNSEARCH, "scan", str(model), "--store", str(store)], check=True)
         command = [*ATTNSEARCH, "cluster", str(store), "--json", "--top", "1000"]
-        found = subprocess.run(
-            [*command, "--picture", str(PICTURE)], check=True, stdout=subprocess.PIPE
-        )
+        found = subprocess.run([*command, "-o", str(PICTURE)], check=True, stdout=subprocess.PIPE)
     families = json.loads(found.stdout)
     results = {
         "date": datetime.now(UTC).date().isoformat(),

@@ -6,7 +6,7 @@ from attnsearch import metrics
 from attnsearch.api.rankings import Ranking
 from attnsearch.api.scans import Scans, opened_aggregator, opened_scans
 from attnsearch.errors import MetricError
-from attnsearch.metrics import Question, View
+from attnsearch.metrics import METRICS, Question, View
 from attnsearch.metrics.inference import DRAWS, Over
 from attnsearch.scheduling import THREADS
 
@@ -45,4 +45,5 @@ def ask(
     with opened_aggregator(dask) as aggregate:
         rows = metrics.rank(scans, asked, aggregate, view, draws)
         control = metrics.control(scans, asked, aggregate, view)
-    return Ranking.of(rows, f"{question} in {scans.title}, {view}", scans, control)
+    asks = f"{question} heads of" if question in METRICS else f"{question} in"
+    return Ranking.of(rows, f"{asks} {scans.title}, {view}", scans, control)

@@ -46,7 +46,7 @@ def test_progress_is_shown_and_nothing_else(outputs: list[list[Any]]) -> None:
 def test_a_result_is_a_table_with_its_notes(outputs: list[list[Any]]) -> None:
     html = shown(outputs[1], "text/html")[-1]
     assert html.count("<tr>") == 1 + 12
-    assert "<caption>entropy in maps.zarr" in html
+    assert "<caption>entropy heads of maps.zarr" in html
     assert "median |score| of 12 heads" in html
     assert "<table" in shown(outputs[3], "text/html")[0]
 

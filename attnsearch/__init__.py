@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from attnsearch.clustering.signatures import standardised as standardised
     from attnsearch.errors import AttnsearchError as AttnsearchError
     from attnsearch.evaluation import evaluate as evaluate
+    from attnsearch.metrics import METRICS as METRICS
     from attnsearch.metrics import Template as Template
+    from attnsearch.metrics import metric as metric
     from attnsearch.models import load_checkpoint as load_checkpoint
     from attnsearch.prompts import Prompt as Prompt
     from attnsearch.prompts import read_prompts as read_prompts
@@ -41,6 +43,7 @@ _HOMES: Final = {
     "Ablation": "ablation",
     "AttnsearchError": "errors",
     "HeadAddress": "axes",
+    "METRICS": "metrics",
     "Mode": "ablation",
     "Prompt": "prompts",
     "SamplerConfig": "sampling",
@@ -55,6 +58,7 @@ _HOMES: Final = {
     "load_checkpoint": "models",
     "maps": "api.maps",
     "measure_effects": "ablation",
+    "metric": "metrics",
     "open_scan": "store",
     "open_scans": "store",
     "open_store": "store",

@@ -109,7 +109,7 @@ def maps(
         found = found.expand_dims({RELATION: [""]})
     order = [r for r in ("", *RELATIONS) if r in found[RELATION].to_numpy()]
     found = found.sel({RELATION: order}).transpose(RELATION, STEP, BASIS)
-    title = f"attention of {name}:{address} to {'+'.join(roles)}"
+    title = f"attention of {name}:{address} to the words of {'+'.join(roles)}"
     table = HeadMaps(_rows(found, opened), title, scans.notes)
     table.maps, table.head = _maps(found, opened), f"{name}:{address}"
     return table

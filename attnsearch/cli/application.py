@@ -1,18 +1,33 @@
 """The program as a whole: its name, and how it ends when something is wrong."""
 
+from types import FunctionType
 from typing import Annotated, Any
 
 import typer
+import typer.main
 from typer.core import TyperGroup
 
 from attnsearch.cli.console import fail
 from attnsearch.cli.stopping import Stopped, stoppable
 from attnsearch.errors import AttnsearchError
 from attnsearch.lookup import EXAMPLE_MODEL
+from attnsearch.plugins import COMMAND, loaded, plugins
 
 
 class _Program(TyperGroup):
-    """Turns what a user can mend into one line and exit code 2."""
+    """Knows the commands of other packages; turns what a user can mend into one line and code 2."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *sorted(plugins(COMMAND).keys() - set(own))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or cmd_name not in plugins(COMMAND):
+            return found
+        one = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+        one.command(name=cmd_name)(loaded(COMMAND, cmd_name, FunctionType))
+        return typer.main.get_command(one)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -8,8 +8,9 @@ import typer
 
 from attnsearch.cli import heads, options
 from attnsearch.cli.console import print_json, print_table, show
-from attnsearch.errors import MetricError
+from attnsearch.errors import ConfigError, MetricError
 from attnsearch.lookup import find_store
+from attnsearch.progress import note
 
 if TYPE_CHECKING:
     from attnsearch.scanning import Reading
@@ -112,6 +113,12 @@ def _rank_models(
 def _print_metrics(*, as_json: bool) -> None:
     from attnsearch.metrics import METRICS
 
+    known = {}
+    for name in METRICS:
+        try:
+            known[name] = METRICS[name]
+        except ConfigError as error:  # of another package, and broken
+            note(str(error))
     if as_json:
         print_json(
             [
@@ -122,13 +129,13 @@ def _print_metrics(*, as_json: bool) -> None:
                     "low": metric.low if isfinite(metric.low) else None,
                     "high": metric.high if isfinite(metric.high) else None,
                 }
-                for name, metric in METRICS.items()
+                for name, metric in known.items()
             ]
         )
         return
     rows = [
         [name, f"{metric.low:g} to {metric.high:g} {metric.unit}".strip(), metric.summary]
-        for name, metric in METRICS.items()
+        for name, metric in known.items()
     ]
     columns = ["metric", "range", "question"]
     print_table(columns, rows, title="metrics", words=columns)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from attnsearch.metrics.catalogue import FROM_WEIGHTS as FROM_WEIGHTS
     from attnsearch.metrics.catalogue import METRICS as METRICS
     from attnsearch.metrics.catalogue import Metric as Metric
+    from attnsearch.metrics.catalogue import metric as metric
     from attnsearch.metrics.inference import HeadScores as HeadScores
     from attnsearch.metrics.questions import Question as Question
     from attnsearch.metrics.questions import Template as Template
@@ -31,6 +32,7 @@ _HOMES: Final = {
     "View": "view",
     "control": "ranking",
     "head_scores": "ranking",
+    "metric": "catalogue",
     "parse": "questions",
     "rank": "ranking",
 }

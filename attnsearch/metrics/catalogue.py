@@ -1,6 +1,6 @@
 """The metrics, by name. Each makes, of what a reader reads, the evidence that scores come from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getdoc
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from attnsearch.errors import MetricError
 from attnsearch.metrics.evidence import Directed, Evidence, Fixed, Mean, Ramped
 from attnsearch.metrics.meaning import token_positions
 from attnsearch.metrics.variance import Explained
+from attnsearch.plugins import METRIC, loaded, plugins
 
 if TYPE_CHECKING:
     from attnsearch.metrics.reader import Reader
@@ -185,7 +186,7 @@ def qk_relational(read: "Reader") -> Evidence:
 FROM_WEIGHTS: Final = "qk-relational"
 """The metric that reads weights; all others read maps."""
 
-METRICS: Final[Mapping[str, Metric]] = {
+_OWN: Final[Mapping[str, Metric]] = {
     "relational": Metric(of=relational, unit="", low=-1, high=1),
     "relation-variance": Metric(of=relation_variance, unit="of variance", low=-1, high=1),
     "ramp-cosine": Metric(of=ramp_cosine, unit="", low=-1, high=1),
@@ -199,7 +200,42 @@ METRICS: Final[Mapping[str, Metric]] = {
     "sharpness": Metric(of=sharpness, unit="of attention", low=0, high=1),
     FROM_WEIGHTS: Metric(of=qk_relational, unit="logits", low=-np.inf, high=np.inf),
 }
-"""Metrics by the name the command line knows them under."""
+
+
+class _Catalogue(Mapping[str, Metric]):
+    """Our own metrics, and those of other packages, which are looked for where ours do not do."""
+
+    def __getitem__(self, name: str) -> Metric:
+        return _OWN[name] if name in _OWN else loaded(METRIC, name, Metric)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _OWN or name in plugins(METRIC)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _OWN
+        yield from sorted(plugins(METRIC).keys() - _OWN.keys())
+
+    def __len__(self) -> int:
+        return len(_OWN.keys() | plugins(METRIC).keys())
+
+
+METRICS: Final[Mapping[str, Metric]] = _Catalogue()
+"""Metrics by the name the command line knows them under.
+
+Another package adds one through an entry point of the group `attnsearch.metrics` that names a
+`Metric`; a name of ours cannot be taken.
+"""
+
+
+def metric(
+    *, unit: str = "", low: float = -np.inf, high: float = np.inf
+) -> "Callable[[Callable[[Reader], Evidence]], Metric]":
+    """Makes a `Metric` of a function from a `Reader` to evidence.
+
+    The first line of its docstring is what lists of metrics say. `low` and `high` are the bounds of
+    the score, `unit` what it counts.
+    """
+    return lambda of: Metric(of=of, unit=unit, low=low, high=high)
 
 
 def mass(read: "Reader", roles: Sequence[str]) -> Evidence:

@@ -180,8 +180,8 @@ def _factor(words: Words) -> Question:
         return _Named(token.text)
     known = ", ".join(sorted(catalogue.METRICS))
     raise words.complain(
-        f"unknown metric {token.text!r}; known: {known}, of models qk-relational, and templates "
-        "such as 'object1 -> relation';",
+        f"unknown metric {token.text!r}; known: {known}, and templates such as "
+        "'object1 -> relation';",
         token,
     )
 

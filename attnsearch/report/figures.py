@@ -1,6 +1,5 @@
 """Figures of matplotlib, which is an extra."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnsearch.errors import ConfigError
@@ -22,15 +21,3 @@ def new_figure(width: float, height: float) -> "Figure":
             "this picture needs matplotlib: pip install attnsearch[report]"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure; the suffix chooses the format.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
+from functools import partial
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DATA_SUFFIXES: Final = (".csv", ".json", ".parquet", ".html")
 PICTURE_SUFFIXES: Final = (".png", ".svg", ".pdf")
+SUFFIXES: Final = (*DATA_SUFFIXES, *PICTURE_SUFFIXES)
 _SHOWN: Final = 20
 """Rows that are shown where nobody said how many."""
 
@@ -93,12 +95,7 @@ class Table(Sequence[Row], ABC):
                 written.
         """
         target = check_output(Path(path))
-        try:
-            with placed(target, target.with_name(f".{target.name}.unfinished")) as unfinished:
-                _WRITERS[target.suffix](self, unfinished)
-        except OSError as error:
-            raise ConfigError(f"cannot write {target}: {error.strerror or error}") from error
-        return target
+        return write_whole(target, partial(_WRITERS[target.suffix], self))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -139,16 +136,13 @@ class Table(Sequence[Row], ABC):
         return [f"... and {more:,} more rows"] if more > 0 else []
 
 
-def check_output(path: Path, *, pictures: bool = True) -> Path:
+def check_output(path: Path, suffixes: Sequence[str] = SUFFIXES) -> Path:
     """Find out before anything is computed that a file cannot be written; returns its path.
 
-    `pictures` says whether it may be a picture.
-
     Raises:
-        ConfigError: its folder is not there, its suffix is none that is written, or a package for
-            it is missing.
+        ConfigError: its folder is not there, its suffix is none of `suffixes`, or a package for it
+            is missing.
     """
-    suffixes = (*DATA_SUFFIXES, *(PICTURE_SUFFIXES if pictures else ()))
     if path.suffix not in suffixes:
         *most, last = suffixes
         raise ConfigError(f"{path} must end in {', '.join(most)} or {last}")
@@ -161,6 +155,32 @@ def check_output(path: Path, *, pictures: bool = True) -> Path:
     if path.suffix in PICTURE_SUFFIXES and find_spec("matplotlib") is None:
         raise ConfigError('pictures need matplotlib: pip install "attnsearch[report]"')
     return path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Have `write` make a file that takes the place of `path` when it is whole; returns `path`.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        with placed(path, path.with_name(f".{path.name}.unfinished")) as unfinished:
+            write(unfinished)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def write_json(value: Any, path: Path) -> None:
+    """A value as indented JSON in a file."""
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """A figure in the form of the suffix before `.unfinished`, see `write_whole`."""
+    # The suffix of an unfinished file says nothing.
+    suffix = path.name.removesuffix(".unfinished").rpartition(".")[2]
+    figure.savefig(path, format=suffix)
 
 
 def rich_table(table: Table[Any]) -> Any:
@@ -218,7 +238,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _write_json(table: Table[Any], path: Path) -> None:
-    path.write_text(json.dumps(table.records(), indent=1) + "\n", encoding="utf-8")
+    write_json(table.records(), path)
 
 
 def _write_parquet(table: Table[Any], path: Path) -> None:
@@ -241,9 +261,7 @@ def _write_html(table: Table[Any], path: Path) -> None:
 
 
 def _write_picture(table: Table[Any], path: Path) -> None:
-    # The suffix of an unfinished file says nothing.
-    suffix = path.name.removesuffix(".unfinished").rpartition(".")[2]
-    table.figure().savefig(path, format=suffix, dpi=110)
+    write_figure(table.figure(), path)
 
 
 _WRITERS: Final[Mapping[str, Callable[[Table[Any], Path], None]]] = {

@@ -65,7 +65,7 @@ def write_pictures(results: dict[str, Any], folder: Path) -> None:
             if model["emergence"] and chosen(model)
         }
         if followed:
-            curves.write(folder / name, followed)
+            curves.draw(followed).savefig(folder / name, dpi=110)
 
 
 def _introduction(models: Sequence[Model]) -> list[str]:

@@ -40,13 +40,23 @@ def main() -> None:
             "store_bytes": sum(path.stat().st_size for path in files),
             "store_files": len(files),
             "ranking": json.loads(ranking)[:5],
-            "evaluation": json.loads(evaluation),
+            "evaluation": _by_split(json.loads(evaluation)),
         }
     output.write_text(json.dumps(result, indent=1) + "\n")
     head = result["ranking"][0]
     print(f"maps {result['maps']:,}  scan {scan_seconds:.1f} s  rank {rank_seconds:.1f} s")
     print(f"store {result['store_bytes'] / 2**20:.0f} MiB in {len(files)} files")
     print(f"first head L{head['layer']}H{head['head']}  score {head['score']:+.3f}")
+
+
+def _by_split(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Accuracies by split and measure."""
+    splits: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["value"] is not None:
+            accuracy = {name: row[name] for name in ("value", "low", "high", "count")}
+            splits.setdefault(row["split"], {})[row["measure"]] = accuracy
+    return splits
 
 
 def _run(*words: str) -> tuple[str, float]:

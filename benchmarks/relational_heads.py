@@ -115,7 +115,8 @@ def draw_qk_maps(path: Path) -> None:
     screening = screening_of(load_checkpoint(checkpoint))
     maps, _ = relation_maps(*screening)
     heads = [row.address for row in screen({DEMONSTRATION: screening})[:2]]
-    qk_maps.write(path, maps - maps.mean(axis=2, keepdims=True), screening.model.grid, heads)
+    selective = maps - maps.mean(axis=2, keepdims=True)
+    qk_maps.draw(selective, screening.model.grid, heads).savefig(path, dpi=110)
 
 
 def _outdated(experiments: dict[str, Experiment], published: dict[str, Path]) -> list[str]:

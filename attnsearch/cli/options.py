@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
 from attnsearch.lookup import find_checkpoint, find_model, find_store
-from attnsearch.tables import check_output
+from attnsearch.tables import DATA_SUFFIXES, check_output
 
 if TYPE_CHECKING:
     from attnsearch.scanning import Reading
@@ -67,20 +66,7 @@ def _files(paths: list[Path] | None) -> list[Path]:
 
 
 def _tables(paths: list[Path] | None) -> list[Path]:
-    return [check_output(path, pictures=False) for path in paths or ()]
-
-
-def writable(path: Path | None) -> Path | None:
-    """Refuse a file that cannot be written where it is to be, before any work is done for it.
-
-    Raises:
-        ConfigError: its folder is not there, or a folder has the name.
-    """
-    if path is not None and not path.parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
-    if path is not None and path.is_dir():
-        raise ConfigError(f"cannot write {path}: it is a folder")
-    return path
+    return [check_output(path, DATA_SUFFIXES) for path in paths or ()]
 
 
 Checkpoint = Annotated[
@@ -170,18 +156,6 @@ Within = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Top = Annotated[int, typer.Option(min=1, help="Rows to print.")]
-
-
-def head_group(text: str) -> frozenset[HeadAddress]:
-    """The heads of `L0H3,L0H2`.
-
-    Raises:
-        ConfigError: a part is no head.
-    """
-    try:
-        return frozenset(HeadAddress.parse(each) for each in text.split(","))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def store_and_question(words: list[str], verb: str, example: str) -> tuple[str | None, str]:

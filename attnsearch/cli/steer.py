@@ -1,14 +1,12 @@
 """`attnsearch steer`."""
 
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import print_json, print_table
+from attnsearch.cli.console import show
 from attnsearch.errors import ConfigError
-from attnsearch.progress import progress
 
 
 def steer(
@@ -45,6 +43,7 @@ def steer(
     steps: options.Steps = 14,
     guidance: options.Guidance = 4.5,
     device: options.Device = "auto",
+    output: options.OutputTable = None,
     as_json: options.Json = False,
 ) -> None:
     """Move objects to where the caption did not ask for, and see how often they go.
@@ -59,69 +58,21 @@ def steer(
 
     Example: attnsearch steer minilm-femto-seed0 --role relation --to left
     """
-    from attnsearch.ablation import check_relation, check_roles, check_strength
-
     if (head is None) == (role is None):
         raise ConfigError("say what is steered by: --head L0H3, or --role relation")
-    heads = frozenset() if head is None else options.head_group(head)
-    roles = frozenset() if role is None else frozenset(role.split(","))
-    check_roles(roles)
-    check_relation(to)
-    if heads:
-        check_strength(tag, strength)
-    from attnsearch.ablation import Lender, Tag, steer_by_tag, steer_by_text
-    from attnsearch.devices import named_device
-    from attnsearch.models import load_checkpoint
-    from attnsearch.sampling import SamplerConfig
-    from attnsearch.task.captions import grid_captions
+    from attnsearch.api.steer import steer as steered
 
-    loaded = load_checkpoint(checkpoint)
-    prompts = grid_captions(loaded.task)
-    steered = sum(to is None or prompt.relation != to for prompt in prompts)
-    sampler = SamplerConfig(steps=steps, guidance=guidance)
-    with progress("painting", 2 * steered * seeds, "images") as advance:
-        if heads:
-            found = steer_by_tag(
-                loaded,
-                heads,
-                tag=Tag(tag),
-                lender=Lender(lender),
-                to=to,
-                strength=strength,
-                seeds=seeds,
-                sampler=sampler,
-                device=named_device(device),
-                advance=advance,
-            )
-        else:
-            found = steer_by_text(
-                loaded,
-                roles,
-                to=to,
-                strength=strength,
-                seeds=seeds,
-                sampler=sampler,
-                device=named_device(device),
-                advance=advance,
-            )
-    if as_json:
-        print_json(asdict(found))
-        return
-    print_table(
-        ["images with", "before", "after", "95 % interval", "images"],
-        [
-            [
-                _NAMES.get(measure, measure),
-                f"{found.before[measure].value:.3f}",
-                f"{after.value:.3f}",
-                f"{after.low:.3f} to {after.high:.3f}",
-                str(after.count),
-            ]
-            for measure, after in found.after.items()
-        ],
-        title=f"{checkpoint.name}, {head or role} to {to or 'the opposite'}, strength {strength:g}",
-        words=["images with"],
+    found = steered(
+        checkpoint,
+        head,
+        roles=role,
+        to=to,
+        strength=strength,
+        tag=tag,
+        lender=lender,
+        seeds=seeds,
+        steps=steps,
+        guidance=guidance,
+        device=device,
     )
-
-
-_NAMES = {"target": "the target relation", "asked": "the relation asked for"}
+    show(found, output=output or (), as_json=as_json)

@@ -1,13 +1,12 @@
 """`attnsearch verify`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import fail, print_json, print_table
-from attnsearch.progress import note, progress
+from attnsearch.cli.console import fail, show
+from attnsearch.progress import note
 
 
 def verify(
@@ -20,6 +19,7 @@ def verify(
             help="Drop damaged blocks, which the next scan redoes; list the scans anew.",
         ),
     ] = False,
+    output: options.OutputTable = None,
     dask: options.Dask = "threads",
     as_json: options.Json = False,
 ) -> None:
@@ -37,53 +37,27 @@ def verify(
 
     Example: attnsearch verify maps.zarr --repair
     """
-    from attnsearch import store as stores
+    from attnsearch.api.verify import verify as verified
 
-    blocks = stores.count_blocks(store, scan)
-    from attnsearch.api.scans import opened_runner
-
-    with opened_runner(dask) as runner, progress("checking", blocks, "blocks") as advance:
-        checks = stores.verify(store, scan, advance, runner)
-    found = [(check.scan, finding) for check in checks for finding in check.findings]
-    damaged = [finding for _, finding in found if finding.damage]
-    if as_json:
-        print_json([asdict(check) for check in checks])
-    else:
-        print_table(
-            ["scan", "blocks", "of", "samples", "flagged", "findings"],
-            [
-                [
-                    check.scan or "(store)",
-                    str(check.committed),
-                    str(check.blocks),
-                    str(check.samples),
-                    str(check.flagged),
-                    str(len(check.findings)),
-                ]
-                for check in checks
-            ],
-            title=options.store_name(store),
-            words=["scan"],
-        )
-        for name, finding in found:
-            block = "metadata" if finding.block is None else f"block {finding.block}"
-            note(f"{name or options.store_name(store)}, {block}: {finding.what}")
+    found = verified(store, scan=scan, repair=repair, dask=dask)
+    show(found, output=output or (), as_json=as_json)
+    findings = found.findings
+    if not findings:
+        return
     if not repair:
-        if damaged:
-            fail(f"{store} is damaged: {len(damaged)} findings; --repair drops the damaged blocks")
+        if found.damaged:
+            fail(f"{store} is damaged: {found.damaged} findings; --repair drops the damaged blocks")
             raise typer.Exit(2)
-        if found:
-            note("nothing is damaged; --repair writes the list anew")
+        note("nothing is damaged; --repair writes the list anew")
         return
-    if not found:
-        return
-    dropped = stores.repair(store, checks)
-    if len(damaged) < len(found):
+    if found.damaged < len(findings):
         note("the list of scans is written anew")
-    if not damaged:
+    if not found.damaged:
         return
-    left = [check.scan for check in stores.verify(store, scan) if check.findings]
-    note(f"{dropped} blocks dropped; the scans' own commands bring back what is missing")
-    if left:
-        fail(f"metadata of {', '.join(left)} are still damaged; scan again to restore them")
+    note(f"{found.dropped} blocks dropped; the scans' own commands bring back what is missing")
+    if found.unrepaired:
+        fail(
+            f"metadata of {', '.join(found.unrepaired)} are still damaged; scan again to restore "
+            "them"
+        )
         raise typer.Exit(2)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attnsearch.cli import options
-from attnsearch.cli.console import fail, print_json, print_table
+from attnsearch.cli.console import fail, print_json, print_table, show
 from attnsearch.errors import ConfigError
 from attnsearch.progress import note
 from attnsearch.zoo import FOLDER, Summary, packaged, summarise
 
 if TYPE_CHECKING:
     from attnsearch.experiments import News
-    from attnsearch.zoo.emergence import Snapshot
 
 zoo = typer.Typer()
 
@@ -160,13 +159,7 @@ def emergence(
             callback=options.models,
         ),
     ],
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also draw the curves, a column per model (PNG, SVG, PDF).",
-            callback=options.writable,
-        ),
-    ] = None,
+    output: options.Output = None,
     as_json: options.Json = False,
 ) -> None:
     """When a model learned relations, and when its relational head appeared.
@@ -174,42 +167,13 @@ def emergence(
     One row per snapshot of its training: shares of images with the asked shapes, colours, binding
     and relation, in combinations trained on; and the head with the largest relational score.
 
-    Example: attnsearch zoo emergence rtep-atto-seed0 --picture emergence.png
+    A picture written with -o has a column per model: accuracies above, the head's score below.
+
+    Example: attnsearch zoo emergence rtep-atto-seed0 -o emergence.png
     """
-    from attnsearch.zoo.emergence import read_emergence
+    from attnsearch.api.emergence import emergence as followed
 
-    names = [model.stem for model in models]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"several models are called {name}; rename one of them")
-    followed = {model.stem: read_emergence(model) for model in models}
-    if picture is not None:
-        from attnsearch.report import emergence as curves
-
-        curves.write(picture, followed)
-        note(f"curves: {picture}")
-    if as_json:
-        print_json({name: [asdict(s) for s in rows] for name, rows in followed.items()})
-        return
-    columns = ["step", "shape", "colour", "binding", "relation", "head", "score", "q"]
-    for name, snapshots in followed.items():
-        print_table(columns, [_emergence_row(s) for s in snapshots], title=name, words=["head"])
-
-
-def _emergence_row(snapshot: "Snapshot") -> list[str]:
-    accuracies = (
-        snapshot.shape,
-        snapshot.colour,
-        snapshot.binding,
-        snapshot.relation_loose,
-    )
-    return [
-        f"{snapshot.step:,}",
-        *(f"{accuracy:.2f}" for accuracy in accuracies),
-        str(snapshot.head),
-        f"{snapshot.score:+.3f}",
-        f"{snapshot.q_value:.2g}",
-    ]
+    show(followed(models), output=output or (), as_json=as_json)
 
 
 def _row(model: Summary) -> list[str]:

@@ -1,45 +1,49 @@
 """Generated images side by side, each above the caption it was asked for."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
-from attnsearch.errors import ConfigError
+from attnsearch.report.figures import new_figure
 from attnsearch.task.captions import Caption
 
-_CELL: Final = 128
-"""Side of an image on the sheet, pixels."""
-_LINE: Final = 12
-"""Height of a line of text, pixels."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLUMNS: Final = 8
+_CELL: Final = 1.16
+"""Width of an image and of the gap beside it, inches."""
+_LETTERS: Final = 0.34
+"""Height of a caption in widths of a cell."""
+_SIDE: Final = 0.97
+"""Side of an image in widths of a cell."""
 
 
-def write(path: Path, images: npt.NDArray[np.float32], captions: Sequence[Caption]) -> None:
-    """Write images [sample, y, x, rgb] in [0, 1] and their captions as one PNG, eight a row.
+def draw(images: npt.NDArray[np.float32], captions: Sequence[Caption]) -> "Figure":
+    """Images [sample, y, x, rgb] in [0, 1] and their captions as one figure, eight a row.
 
     What a model with broken weights left undefined is black.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: matplotlib is not installed.
     """
-    height = _CELL + 3 * _LINE
+    columns, pitch = min(_COLUMNS, len(images)), 1 + _LETTERS
     rows = -(-len(images) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * _CELL, rows * height), "white")
-    pen = ImageDraw.Draw(sheet)
+    figure = new_figure(_CELL * columns, _CELL * pitch * rows)
+    axes = figure.subplots()
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = index % _COLUMNS * _CELL, index // _COLUMNS * height
-        picture = Image.fromarray(np.round(np.nan_to_num(image) * 255).astype(np.uint8))
-        sheet.paste(picture.resize((_CELL - 4, _CELL - 4), Image.Resampling.NEAREST), (x, y))
-        for line, text in enumerate(_lines(caption)):
-            pen.text((x, y + _CELL - 4 + line * _LINE), text, fill="black", font_size=10)
-    try:
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+        x, y = index % _COLUMNS, index // _COLUMNS * pitch
+        axes.imshow(
+            np.clip(np.nan_to_num(image), 0, 1),
+            extent=(x, x + _SIDE, y + _SIDE, y),
+            interpolation="nearest",
+        )
+        axes.text(x, y + _SIDE, "\n".join(_lines(caption)), va="top", fontsize=6)
+    axes.set(xlim=(0, columns), ylim=(rows * pitch, 0))
+    axes.set_axis_off()
+    return figure
 
 
 def _lines(caption: Caption) -> tuple[str, str, str]:

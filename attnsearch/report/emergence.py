@@ -1,11 +1,13 @@
 """When a model learns relations and when its relational head appears, as one picture."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attnsearch.report.figures import new_figure, save
+from attnsearch.report.figures import new_figure
 from attnsearch.zoo.emergence import Snapshot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CURVES = {
     "colour": ("colour", "#c9c9c9"),
@@ -15,15 +17,15 @@ _CURVES = {
 }
 
 
-def write(path: Path, models: Mapping[str, Sequence[Snapshot]]) -> None:
+def draw(models: Mapping[str, Sequence[Snapshot]]) -> "Figure":
     """One column per model: accuracies over training steps above, the best head's score below.
 
     The dotted curve is relation given binding; the grey line half of it, what a model gets that
     does not know which object comes first. A head's sign says which object it marks; the picture
-    shows the size of the score, filled where q < 0.01. The suffix chooses the format.
+    shows the size of the score, filled where q < 0.01.
 
     Raises:
-        ConfigError: matplotlib is not installed, or the file cannot be written.
+        ConfigError: matplotlib is not installed.
     """
     figure = new_figure(2.4 + 3.4 * len(models), 5)
     axes = figure.subplots(2, len(models), sharex="col", sharey="row", squeeze=False)
@@ -35,7 +37,7 @@ def write(path: Path, models: Mapping[str, Sequence[Snapshot]]) -> None:
     axes[0, 0].set_ylabel("share of images")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     axes[1, 0].set_ylabel("|relational score| of the best head")
-    save(figure, path)
+    return figure
 
 
 def _accuracies(axes: Any, snapshots: Sequence[Snapshot]) -> None:

@@ -1,7 +1,6 @@
 """Figures of matplotlib, which is an extra."""
 
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attnsearch.errors import ConfigError
@@ -10,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI: Final = 110
+"""Pixels an inch."""
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -30,19 +30,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
         def _repr_png_(self) -> bytes:
             picture = BytesIO()
-            self.savefig(picture, format="png", dpi=_DPI)
+            self.savefig(picture, format="png")
             return picture.getvalue()
 
-    return Shown(figsize=(width, height), layout="constrained")
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure; the suffix chooses the format.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    try:
-        figure.savefig(path, dpi=_DPI)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot write {path}: {error}") from error
+    return Shown(figsize=(width, height), dpi=_DPI, layout="constrained")

@@ -1,23 +1,26 @@
 """Where on the canvas heads would look for each relation, read from their weights."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attnsearch.axes import RELATIONS, HeadAddress
 from attnsearch.circuits.qk import Floats
-from attnsearch.report.figures import new_figure, save
+from attnsearch.report.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def write(path: Path, maps: Floats, grid: tuple[int, int], heads: Sequence[HeadAddress]) -> None:
+def draw(maps: Floats, grid: tuple[int, int], heads: Sequence[HeadAddress]) -> "Figure":
     """A row for each head, a column for each relation; red where the logit is above the mean.
 
     `maps` [layer, head, relation, image token] in logits, less their mean over relations. Every row
     has a scale of its own.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file cannot be written.
+        ConfigError: matplotlib is not installed.
     """
     figure = new_figure(1.2 * len(RELATIONS) + 1.2, 1.3 * len(heads) + 0.5)
     axes = figure.subplots(len(heads), len(RELATIONS), squeeze=False)
@@ -33,4 +36,4 @@ def write(path: Path, maps: Floats, grid: tuple[int, int], heads: Sequence[HeadA
             place.set_yticks([])
         row[0].set_ylabel(str(head), fontsize=10)
         figure.colorbar(shown, ax=list(row), shrink=0.8, label="logits")
-    save(figure, path)
+    return figure

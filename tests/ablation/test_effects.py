@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from planted_dit import RELATIONAL
 
 from attnsearch.ablation import MEASURES, Ablation, Mode, measure_effects
 from attnsearch.ablation.effects import effects_of, tokens_of
-from attnsearch.axes import ROLES, HeadAddress
+from attnsearch.axes import ROLES
 from attnsearch.models import Checkpoint
 from attnsearch.sampling import SamplerConfig
 
@@ -58,17 +59,21 @@ def test_the_phrase_is_all_between_the_objects() -> None:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_to_ablate_nothing_has_no_effect(tiny_checkpoint: Checkpoint, mode: Mode) -> None:
-    nothing = Ablation(heads=frozenset(), mode=mode)
-    head = Ablation(heads=frozenset({HeadAddress(0, 0)}), mode=mode)
+def test_to_ablate_nothing_has_no_effect(planted: Checkpoint, mode: Mode) -> None:
+    """Of images that can get worse: the model paints all that it is asked."""
+    nothing = Ablation(heads=frozenset(), mode=mode, factor=0)
+    head = Ablation(heads=frozenset({RELATIONAL}), mode=mode, factor=0)
     advanced: list[int] = []
-    effects, _ = measure_effects(
-        tiny_checkpoint,
+    effects, without = measure_effects(
+        planted,
         [nothing, head],
         seeds=1,
-        sampler=SamplerConfig(steps=2),
+        sampler=SamplerConfig(steps=1, guidance=1),
         device=torch.device("cpu"),
         advance=advanced.append,
     )
-    assert all(effect.before == effect.after for effect in effects.values())
+    measured = [name for name in MEASURES if name != "opposite"]
+    assert all(effects[name].before == effects[name].after == 1 for name in measured)
+    assert effects["opposite"].before == effects["opposite"].after == 0
+    assert without["relation_loose"].after < 1
     assert sum(advanced) == 3 * effects["shape"].images

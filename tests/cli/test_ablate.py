@@ -26,13 +26,12 @@ def checkpoint(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFac
 def test_every_group_and_every_head_get_a_row(
     checkpoint: Path, tiny_checkpoint: Checkpoint
 ) -> None:
-    how = ("--head", "L0H0,L1H0", "--sweep", "--seeds", 1, "--steps", 2)
+    how = ("--head", "L0H0,L1H0", "--sweep", "--seeds", 1, "--steps", 1)
     rows = json.loads(run(checkpoint, *how, "--json").stdout)
     model = tiny_checkpoint.model
     alone = {f"L{layer}H{head}" for layer in range(model.depth) for head in range(model.heads)}
     assert {row["heads"] for row in rows} == alone | {"L0H0,L1H0"}
-    before = {effect["before"] for row in rows for effect in row["effects"][:1]}
-    assert len(before) == 1
+    assert len({row["effects"]["shape"]["before"] for row in rows}) == 1
     assert "change" in run(checkpoint, "--head", "l0h0", *how[3:]).stdout
 
 
@@ -46,6 +45,8 @@ def test_others_stand_beside_the_heads_asked_for(checkpoint: Path) -> None:
     shown = run(checkpoint, *how).stdout
     assert "2 others anywhere" in shown
     assert "1 others in these layers" in shown
+    (asked,) = (row for row in rows if row["set"] == "asked")
+    assert asked["controls"].keys() == {"random", "layer"}
 
 
 def test_what_was_finished_is_printed_when_the_user_stops(
@@ -63,8 +64,10 @@ def test_what_was_finished_is_printed_when_the_user_stops(
         return paint(exam, samples)
 
     monkeypatch.setattr(Exam, "paint", interrupted)
-    result = run(checkpoint, "--sweep", "--seeds", 1, "--steps", 1, "--json")
+    file = checkpoint.with_name("finished.csv")
+    result = run(checkpoint, "--sweep", "--seeds", 1, "--steps", 1, "--json", "-o", file)
     assert result.exit_code == 130
+    assert len(file.read_text().splitlines()) == 1 + 2
     assert {row["heads"] for row in json.loads(result.stdout)} == {"L0H0", "L0H1"}
     assert "2 of 4 sets of heads were finished" in result.stderr
 

@@ -25,10 +25,11 @@ def checkpoint(planted: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_a_stranger_finds_both_heads(checkpoint: Path, tmp_path: Path) -> None:
     how = ("--images", 8, "--steps", 1, "--guidance", 1)
-    result = run(checkpoint, *how, "--json", "-o", tmp_path / "found")
+    whole, picture = tmp_path / "circuit.json", tmp_path / "qk.png"
+    result = run(checkpoint, *how, "--json", "-o", whole, "-o", picture)
     table = json.loads(result.stdout)
-    assert table == json.loads((tmp_path / "found" / "circuit.json").read_text())
-    assert (tmp_path / "found" / "qk.png").read_bytes().startswith(b"\x89PNG")
+    assert table == json.loads(whole.read_text())
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert table["heads"] == [table["writers"][0]["address"]] == [str(RELATIONAL)]
     reader = table["readers"][0]
     assert reader["address"] == str(OBJECT)
@@ -68,10 +69,8 @@ def test_what_is_not_there_costs_one_line(checkpoint: Path, words: list[str], me
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_file_in_the_place_of_the_folder_is_kept(checkpoint: Path, tmp_path: Path) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("mine")
-    result = run(checkpoint, "--images", 0, "-o", taken)
+def test_one_file_cannot_hold_three_tables(checkpoint: Path, tmp_path: Path) -> None:
+    result = run(checkpoint, "--images", 0, "-o", tmp_path / "circuit.csv")
     assert result.exit_code == 2
-    assert "is a file" in result.stderr
-    assert taken.read_text() == "mine"
+    assert "write circuit.json" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -26,8 +26,9 @@ def checkpoint(planted: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_objects_are_moved_to_the_opposite(checkpoint: Path) -> None:
-    table = json.loads(run("steer", checkpoint, "--head", RELATIONAL, *QUICK, "--json").stdout)
-    assert table["before"]["asked"]["value"] == table["after"]["target"]["value"] == 1
+    rows = json.loads(run("steer", checkpoint, "--head", RELATIONAL, *QUICK, "--json").stdout)
+    shares = {row["measure"]: row for row in rows}
+    assert shares["asked"]["before"] == shares["target"]["after"] == 1
     shown = run("steer", checkpoint, "--role", "relation", "--to", "left", *QUICK).stdout
     assert "relation to left" in shown
     assert "the target relation" in shown
@@ -55,16 +56,16 @@ def test_what_cannot_be_steered_costs_one_line(
 def test_every_wording_gets_a_row(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     tiny = tmp_path / "tiny.pt"
     save_checkpoint(tiny_checkpoint, tiny)
-    table = json.loads(run("evaluate", tiny, "--wordings", *QUICK, "--json").stdout)
-    assert next(iter(table)) == "as trained"
-    counts = {name: row["relation_loose"]["count"] for name, row in table.items()}
+    rows = json.loads(run("evaluate", tiny, "--wordings", *QUICK, "--json").stdout)
+    assert rows[0]["wording"] == "as trained"
+    counts = {row["wording"]: row["images"] for row in rows}
     assert counts.pop("other phrases") == 168
     assert counts.pop("no colours") == 48  # two pairs of objects have one text
     assert set(counts.values()) == {96}
-    assert [name for name, row in table.items() if "colour" not in row] == ["no colours"]
+    assert [row["wording"] for row in rows if row["colour"] is None] == ["no colours"]
     printed = run("evaluate", tiny, "--wordings", *QUICK).stdout
     assert "object 2 first" in printed
     (row,) = (line.split() for line in printed.splitlines() if "no colours" in line)
     assert row[3] == "-"
-    refused = run("evaluate", tiny, "--wordings", "--sheet", tmp_path / "a.png", *QUICK)
+    refused = run("evaluate", tiny, "--wordings", "-o", tmp_path / "a.png", *QUICK)
     assert refused.exit_code == 2

@@ -133,8 +133,9 @@ FOLLOWED = zoo.FOLDER / "rtep-atto-seed0.pt"
 
 def test_the_emergence_of_a_model_is_a_row_per_snapshot(tmp_path):
     picture = tmp_path / "curves.png"
-    result = run("zoo", "emergence", FOLLOWED, "--picture", picture, "--json")
-    rows = json.loads(result.stdout)[FOLLOWED.stem]
+    result = run("zoo", "emergence", FOLLOWED, "-o", picture, "--json")
+    rows = json.loads(result.stdout)
+    assert {row["model"] for row in rows} == {FOLLOWED.stem}
     steps = [row["step"] for row in rows]
     assert steps == sorted(set(steps))
     assert all(0 <= row["relation_loose"] <= row["binding"] <= 1 for row in rows)
@@ -187,16 +188,16 @@ def test_a_training_that_was_not_followed_says_how_to(tmp_path):
 
 
 def test_curves_cannot_be_drawn_into_nowhere(tmp_path):
-    result = run("zoo", "emergence", FOLLOWED, "--picture", tmp_path / "no" / "where.png")
+    result = run("zoo", "emergence", FOLLOWED, "-o", tmp_path / "no" / "where.png")
     assert result.exit_code == 2
     assert "cannot write" in result.stderr
-    unknown = run("zoo", "emergence", FOLLOWED, "--picture", tmp_path / "curves.docx")
+    unknown = run("zoo", "emergence", FOLLOWED, "-o", tmp_path / "curves.docx")
     assert unknown.exit_code == 2
-    assert "cannot write" in unknown.stderr
+    assert "must end in" in unknown.stderr
 
 
 def test_without_matplotlib_the_picture_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    result = run("zoo", "emergence", FOLLOWED, "--picture", tmp_path / "curves.png")
+    result = run("zoo", "emergence", FOLLOWED, "-o", tmp_path / "curves.png")
     assert result.exit_code == 2
     assert "pip install attnsearch[report]" in result.stderr

@@ -69,8 +69,9 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     ],
     "evaluate": [
         ("nosuch", "no such file or packaged model: nosuch", ()),
-        (f"{MODEL} --wordings --sheet x.png", "--sheet shows the prompt grid", ()),
-        (f"{MODEL} --sheet no/x.png", "there is no folder no", ()),
+        (f"{MODEL} --wordings -o x.png", "x.png would show the prompt grid as trained", ()),
+        (f"{MODEL} -o no/x.png", "there is no folder no", ()),
+        (f"{MODEL} -o x.txt", "x.txt must end in .csv, .json", ()),
         (f"{MODEL} --steps 1000", "steps must lie between 1 and 999", ()),
         (f"{MODEL} --guidance nan", "guidance must be a finite number", ()),
     ],
@@ -132,7 +133,8 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     "circuit": [
         ("nosuch", "no such file or packaged model: nosuch", ()),
         (f"{MODEL} --head first", "'first' is not a head address", ()),
-        (f"{MODEL} -o file", "file is a file, not a folder", ()),
+        (f"{MODEL} -o file", "file must end in .json, .png, .svg or .pdf", ()),
+        (f"{MODEL} -o x.csv", "a circuit is three tables", ()),
     ],
     "ablate": [
         (MODEL, "say which heads", ()),
@@ -141,12 +143,14 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         (f"{MODEL} --head L0H0 --mode mask --hide verb", "there is no role 'verb'", ()),
         (f"{MODEL} --head L1H0 --into L0H0", "does not come after", ()),
         (f"{MODEL} --head L1H0 --first-step 2 --last-step 1", "is before the first", ()),
+        (f"{MODEL} --head L1H0 -o no/x.png", "there is no folder no", ()),
     ],
     "steer": [
         (MODEL, "say what is steered by", ()),
         (f"{MODEL} --head L0H0 --to beside", "there is no relation 'beside'", ()),
         (f"{MODEL} --head L0H0 --strength 2", "the tag of a prompt is whole", ()),
         (f"{MODEL} --role verb", "there is no role 'verb'", ()),
+        (f"{MODEL} --role relation -o x.png", "x.png must end in .csv", ()),
     ],
     "aggregate": [
         ("entropy", "no store is named", ()),
@@ -155,7 +159,11 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
         ("folder entropy --quantiles 2", "quantiles are numbers from 0 to 1", ()),
         ("folder entropy -o no/x.parquet", "there is no folder no", ()),
     ],
-    "verify": [("", "no store is named", ()), ("x.zarr", "x.zarr does not exist", ())],
+    "verify": [
+        ("", "no store is named", ()),
+        ("x.zarr", "x.zarr does not exist", ()),
+        ("folder -o x.png", "x.png must end in .csv", ()),
+    ],
     "publish": [("--to y.zarr", "no store is named", ())],
     "store": [("merge", "No such command 'merge'", ())],
     "store remove": [
@@ -171,7 +179,10 @@ REFUSALS: dict[str, list[tuple[str, str, tuple[str, ...]]]] = {
     "zoo": [("--folder no", "no such folder: no", ())],
     "zoo train": [("no.toml --out runs", "cannot read no.toml", ())],
     "zoo publish": [("no --to zoo", "no is no folder of a finished run", ())],
-    "zoo emergence": [("nosuch", "no such file or packaged model: nosuch", ())],
+    "zoo emergence": [
+        ("nosuch", "no such file or packaged model: nosuch", ()),
+        (f"{MODEL} -o no/x.png", "there is no folder no", ()),
+    ],
 }
 """Of every verb what it refuses, the line it does that with, and what it may have imported."""
 

@@ -179,7 +179,7 @@ def test_curves_of_any_snapshots_are_drawn_or_refused(lawful, place):
     ]
     (place / "odd").mkdir(exist_ok=True)
     (place / "odd" / "emergence.json").write_text(json.dumps(rows))
-    result = lawful(place, "zoo", "emergence", place / "odd", "--picture", place / "curves.png")
+    result = lawful(place, "zoo", "emergence", place / "odd", "-o", place / "curves.png")
     assert result.exit_code == 0
 
 

@@ -170,12 +170,13 @@ def test_pixart_is_ranked_by_its_weights_and_others_say_why_not(pipeline_folder)
 
 
 def test_the_circuit_of_pixart_is_read_without_sampling(pipeline_folder, tmp_path):
-    result = run("circuit", pipeline_folder("pixart"), "--json", "-o", tmp_path / "found")
+    picture = tmp_path / "qk.png"
+    result = run("circuit", pipeline_folder("pixart"), "--json", "-o", picture)
     table = json.loads(result.stdout)
     assert {row["address"] for row in table["writers"]} == {"L0H0", "L0H1", "L1H0", "L1H1"}
     assert table["writers"][0]["explained_by_step"] is None
     assert all(row["tilt_by_step"] is None for row in table["readers"])
-    assert (tmp_path / "found" / "qk.png").exists()
+    assert picture.exists()
     assert run("circuit", pipeline_folder("pixart")).exit_code == 0
     assert "FluxTransformer2DModel" in refused(run("circuit", pipeline_folder("flux")))
 

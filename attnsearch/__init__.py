@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from attnsearch.ablation import Ablation as Ablation
     from attnsearch.ablation import Mode as Mode
     from attnsearch.ablation import measure_effects as measure_effects
+    from attnsearch.api.ablate import ablate as ablate
+    from attnsearch.api.aggregate import aggregate as aggregate
     from attnsearch.api.ask import ask as ask
+    from attnsearch.api.circuit import circuit as circuit
     from attnsearch.api.cluster import behaviours as behaviours
     from attnsearch.api.cluster import cluster as cluster
+    from attnsearch.api.evaluate import evaluate as evaluate
     from attnsearch.api.maps import maps as maps
     from attnsearch.api.rank import rank as rank
     from attnsearch.api.similar import similar as similar
+    from attnsearch.api.steer import steer as steer
+    from attnsearch.api.verify import verify as verify
     from attnsearch.axes import HeadAddress as HeadAddress
     from attnsearch.capturing.live import capture as capture
     from attnsearch.circuits import circuit_of as circuit_of
@@ -26,7 +32,6 @@ if TYPE_CHECKING:
     from attnsearch.clustering.signatures import signatures as signatures
     from attnsearch.clustering.signatures import standardised as standardised
     from attnsearch.errors import AttnsearchError as AttnsearchError
-    from attnsearch.evaluation import evaluate as evaluate
     from attnsearch.metrics import METRICS as METRICS
     from attnsearch.metrics import Template as Template
     from attnsearch.metrics import metric as metric
@@ -48,12 +53,15 @@ _HOMES: Final = {
     "Prompt": "prompts",
     "SamplerConfig": "sampling",
     "Template": "metrics",
+    "ablate": "api.ablate",
+    "aggregate": "api.aggregate",
     "ask": "api.ask",
     "behaviours": "api.cluster",
     "capture": "capturing.live",
+    "circuit": "api.circuit",
     "circuit_of": "circuits",
     "cluster": "api.cluster",
-    "evaluate": "evaluation",
+    "evaluate": "api.evaluate",
     "find_families": "clustering",
     "load_checkpoint": "models",
     "maps": "api.maps",
@@ -69,6 +77,8 @@ _HOMES: Final = {
     "similar": "api.similar",
     "signatures": "clustering.signatures",
     "standardised": "clustering.signatures",
+    "steer": "api.steer",
+    "verify": "api.verify",
 }
 
 __all__ = sorted(_HOMES)

@@ -11,7 +11,7 @@ from _models_variants import Variant
 from torch import Tensor
 
 from attnsearch import encoders, metrics
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, Site
 from attnsearch.capturing import SketchRecord, capture
 from attnsearch.encoders import EncoderKind, EncoderSpec

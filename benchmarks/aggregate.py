@@ -40,7 +40,7 @@ from _synthetic import HEADS, LAYERS, NAME, STEPS, write_store
 from distributed import LocalCluster
 
 from attnsearch import metrics
-from attnsearch.aggregate import Aggregator, Attention
+from attnsearch.aggregation import Aggregator, Attention
 from attnsearch.scheduling import Scheduler
 from attnsearch.store import open_scan, open_scans
 from attnsearch_kernels.machine import describe_machine

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.metrics import RankedHead, parse, rank
 from attnsearch.metrics.planted import Kind, Plant, planted_scan
 from attnsearch.metrics.reader import Reader

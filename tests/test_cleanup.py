@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnsearch.aggregate import cache
+from attnsearch.aggregation import cache
 from attnsearch.cleanup import on_error, placed
 from attnsearch.cli.stopping import stoppable
 from attnsearch.clustering import neighbours

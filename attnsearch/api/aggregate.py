@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from attnsearch.aggregate import Aggregator, Extremes, Histogram, Moments, Quantity, Statistic
+from attnsearch.aggregation import Aggregator, Extremes, Histogram, Moments, Quantity, Statistic
 from attnsearch.api.scans import OpenedScans, Scans, opened_aggregator, opened_scans
 from attnsearch.axes import Branch
 from attnsearch.errors import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from attnsearch.aggregate import Attention, basis_of
+from attnsearch.aggregation import Attention, basis_of
 from attnsearch.api.scans import Scans, opened_aggregator, opened_scans
 from attnsearch.axes import BASIS, HEAD, LAYER, RELATIONS, STEP, Branch, HeadAddress
 from attnsearch.errors import ConfigError, MetricError

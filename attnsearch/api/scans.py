@@ -7,7 +7,7 @@ from typing import Final
 
 import xarray as xr
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.errors import ConfigError
 from attnsearch.lookup import find_store
 from attnsearch.progress import note, progress

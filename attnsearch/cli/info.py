@@ -123,7 +123,7 @@ def _store_facts(place: Path | str) -> dict[str, Any]:
 
 def _basis_facts(scan: "xr.Dataset") -> dict[str, Any]:
     """How much of the maps the basis of a scan keeps, measured on its first samples."""
-    from attnsearch.aggregate import kept_energy
+    from attnsearch.aggregation import kept_energy
 
     first = scan.isel(sample=slice(0, _MEASURED_SAMPLES))
     kept = kept_energy(first)

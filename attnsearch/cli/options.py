@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attnsearch.api.arguments import head_set
 from attnsearch.errors import ConfigError
 from attnsearch.lookup import find_checkpoint, find_model, find_store
 from attnsearch.tables import DATA_SUFFIXES, check_output
@@ -185,7 +186,7 @@ def store_and_head(words: list[str]) -> tuple[str | None, str]:
     if len(words) > 2:
         raise ConfigError("name one head: attnsearch maps [STORE] MODEL:L2H8")
     *stores, head = words
-    head_group(head.rpartition(":")[2])
+    head_set(head.rpartition(":")[2])
     return (stores[0] if stores else None), head
 
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import tokenize
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.axes import HEAD, LAYER, RELATIONS, ROLE, ROLES, HeadAddress
 from attnsearch.cleanup import placed
 from attnsearch.errors import MetricError

@@ -256,7 +256,7 @@ def total(read: "Reader", region: str, roles: Sequence[str]) -> Evidence:
 
     Its mean over images is the synopsis of arXiv 2601.06338, less the images without detections.
     """
-    from attnsearch.aggregate import TOTAL  # slow to import, and questions are parsed without
+    from attnsearch.aggregation import TOTAL  # slow to import, and questions are parsed without
 
     return _mean(_where_had(read, roles, read.region(region, roles, TOTAL)))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from attnsearch.aggregate import Attention, Quantity, RegionScore, Stored
+from attnsearch.aggregation import Attention, Quantity, RegionScore, Stored
 from attnsearch.axes import SAMPLE, STEP, Branch
 from attnsearch.errors import MetricError
 from attnsearch.metrics.questions import Template

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.special import entr
 
-from attnsearch.aggregate import basis_of
+from attnsearch.aggregation import basis_of
 from attnsearch.axes import REGIONS, RELATION_DIRECTIONS, ROLES, SKETCH_AXES
 from attnsearch.errors import ConfigError
 from attnsearch.metrics.meaning import token_positions

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.axes import HEAD, LAYER, SAMPLE, STEP, HeadAddress
 from attnsearch.errors import MetricError
 from attnsearch.metrics.filters import matching

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from attnsearch.aggregate import (
+from attnsearch.aggregation import (
     FUNCTIONAL,
     MEASURE,
     SHARE,

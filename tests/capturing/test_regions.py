@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import attnsearch
-from attnsearch.aggregate import basis_of
+from attnsearch.aggregation import basis_of
 from attnsearch.capturing.regions import pool, pool_regions
 from attnsearch.errors import ConfigError, MetricError
 from attnsearch.prompts import parse_template

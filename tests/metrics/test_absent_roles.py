@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.axes import SAMPLE
 from attnsearch.clustering import signatures
 from attnsearch.errors import MetricError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.axes import ROLES
 from attnsearch.errors import MetricError
 from attnsearch.metrics import METRICS, HeadScores, View, control, head_scores, parse, rank

@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.errors import MetricError
 from attnsearch.metrics import METRICS, View, head_scores, parse, rank
 from attnsearch.metrics.filters import matching

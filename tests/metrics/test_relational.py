@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from scipy.stats import kstest
 
-from attnsearch.aggregate import Aggregator
+from attnsearch.aggregation import Aggregator
 from attnsearch.axes import RELATION_DIRECTIONS, ROLES
 from attnsearch.errors import MetricError
 from attnsearch.metrics import HeadScores, head_scores, parse

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from attnsearch.aggregate import Aggregator, basis_of
+from attnsearch.aggregation import Aggregator, basis_of
 from attnsearch.axes import REGIONS, ROLES
 from attnsearch.errors import MetricError
 from attnsearch.metrics import Template, head_scores, parse, rank

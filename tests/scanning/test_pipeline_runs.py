@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import attnsearch
-from attnsearch.aggregate import basis_of
+from attnsearch.aggregation import basis_of
 from attnsearch.cli import app
 from attnsearch.errors import ConfigError
 from attnsearch.models.pipelines import call_settings, forecast, load_pipeline, noise_levels

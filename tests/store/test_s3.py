@@ -9,7 +9,7 @@ from obstore.store import S3Store
 from typer.testing import CliRunner
 from zarr.storage import ObjectStore
 
-from attnsearch.aggregate import Aggregator, Stored
+from attnsearch.aggregation import Aggregator, Stored
 from attnsearch.cli import app
 from attnsearch.errors import StoreError
 from attnsearch.store import open_scan, publish, scan_names, verify

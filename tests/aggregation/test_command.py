@@ -12,7 +12,7 @@ from distributed import LocalCluster
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
-from attnsearch.aggregate import Aggregator, Stored
+from attnsearch.aggregation import Aggregator, Stored
 from attnsearch.api.aggregate import Aggregates
 from attnsearch.api.scans import OpenedScans
 from attnsearch.cli import app

@@ -21,7 +21,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from attnsearch.aggregate.algebra import State
+from attnsearch.aggregation.algebra import State
 from attnsearch.cleanup import placed
 from attnsearch.store.ledger import BlockRecord
 

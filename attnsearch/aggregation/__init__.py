@@ -4,11 +4,11 @@
 work, and `aggregator` reads only what it has not read before.
 """
 
-from attnsearch.aggregate.aggregator import Aggregator
-from attnsearch.aggregate.algebra import Covariance, Extremes, Histogram, Moments, Statistic
-from attnsearch.aggregate.basis import basis_of, kept_energy
-from attnsearch.aggregate.planning import Plan
-from attnsearch.aggregate.quantities import (
+from attnsearch.aggregation.aggregator import Aggregator
+from attnsearch.aggregation.algebra import Covariance, Extremes, Histogram, Moments, Statistic
+from attnsearch.aggregation.basis import basis_of, kept_energy
+from attnsearch.aggregation.planning import Plan
+from attnsearch.aggregation.quantities import (
     FUNCTIONAL,
     MEASURE,
     SHARE,

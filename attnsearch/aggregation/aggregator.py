@@ -10,12 +10,12 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from attnsearch.aggregate.algebra import Moments, State, Statistic
-from attnsearch.aggregate.cache import Entry, digest_of, load, save, together
-from attnsearch.aggregate.groups import Grouping
-from attnsearch.aggregate.planning import Plan, plan_of
-from attnsearch.aggregate.quantities import Quantity
-from attnsearch.aggregate.reduction import Partial, Reduction, piece_state, put_together
+from attnsearch.aggregation.algebra import Moments, State, Statistic
+from attnsearch.aggregation.cache import Entry, digest_of, load, save, together
+from attnsearch.aggregation.groups import Grouping
+from attnsearch.aggregation.planning import Plan, plan_of
+from attnsearch.aggregation.quantities import Quantity
+from attnsearch.aggregation.reduction import Partial, Reduction, piece_state, put_together
 from attnsearch.axes import SAMPLE
 from attnsearch.errors import MetricError
 from attnsearch.scheduling import THREADED, Advance, Runner

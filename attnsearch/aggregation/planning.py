@@ -9,9 +9,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from attnsearch.aggregate.algebra import SLAB_BYTES
-from attnsearch.aggregate.groups import Grouping
-from attnsearch.aggregate.reduction import TOGETHER, Reduction, piece_state
+from attnsearch.aggregation.algebra import SLAB_BYTES
+from attnsearch.aggregation.groups import Grouping
+from attnsearch.aggregation.reduction import TOGETHER, Reduction, piece_state
 from attnsearch.axes import SAMPLE
 from attnsearch.store.reader import Source
 from attnsearch.store.schema import ArraySpec

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnsearch.aggregate import Covariance, Extremes, Histogram, Moments, Statistic, algebra
-from attnsearch.aggregate.algebra import Rows
-from attnsearch.aggregate.groups import Grouping
-from attnsearch.aggregate.reduction import Partial, Reduction, piece_state, put_together
+from attnsearch.aggregation import Covariance, Extremes, Histogram, Moments, Statistic, algebra
+from attnsearch.aggregation.algebra import Rows
+from attnsearch.aggregation.groups import Grouping
+from attnsearch.aggregation.reduction import Partial, Reduction, piece_state, put_together
 from attnsearch.errors import ConfigError, MetricError
 from attnsearch.scheduling import THREADED
 

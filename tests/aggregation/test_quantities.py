@@ -6,7 +6,7 @@ import pytest
 import torch
 import xarray as xr
 
-from attnsearch.aggregate import (
+from attnsearch.aggregation import (
     MEASURE,
     SHARE,
     TOTAL,

@@ -15,8 +15,8 @@ import xarray as xr
 from budget import DEEP
 from distributed import LocalCluster
 
-from attnsearch.aggregate import Aggregator, Attention, Moments, Plan, RegionScore, Stored
-from attnsearch.aggregate.quantities import Quantity
+from attnsearch.aggregation import Aggregator, Attention, Moments, Plan, RegionScore, Stored
+from attnsearch.aggregation.quantities import Quantity
 from attnsearch.errors import MetricError
 from attnsearch.scheduling import Scheduler
 from attnsearch.store import blocks, open_scan, repair, verify
@@ -274,7 +274,7 @@ def test_old_entries_make_room(
 ) -> None:
     aggregate(open_scan(store), RELATION, KEEP)
     (first,) = (store / ".cache").iterdir()
-    monkeypatch.setattr("attnsearch.aggregate.cache._ALL_BYTES", first.stat().st_size + 100)
+    monkeypatch.setattr("attnsearch.aggregation.cache._ALL_BYTES", first.stat().st_size + 100)
     aggregate(open_scan(store), RELATION, ("step", "basis"))
     assert len(list((store / ".cache").iterdir())) == 2 or not first.exists()
     aggregate(open_scan(store), Attention(roles=("colour1",)), KEEP)
@@ -323,7 +323,7 @@ def test_no_more_is_taken_than_was_planned(
 ) -> None:
     monkeypatch.setattr("attnsearch.store.lazy._PIECE_BYTES", piece)
     for module in ("algebra", "planning"):
-        monkeypatch.setattr(f"attnsearch.aggregate.{module}.SLAB_BYTES", 2**16)
+        monkeypatch.setattr(f"attnsearch.aggregation.{module}.SLAB_BYTES", 2**16)
     tasks: list[object] = []
 
     class Counting:

@@ -11,8 +11,8 @@ import xarray as xr
 from dask.delayed import Delayed, delayed
 from numpy.typing import NDArray
 
-from attnsearch.aggregate.algebra import Rows, State, Statistic
-from attnsearch.aggregate.groups import Grouping
+from attnsearch.aggregation.algebra import Rows, State, Statistic
+from attnsearch.aggregation.groups import Grouping
 from attnsearch.axes import SAMPLE
 from attnsearch.errors import MetricError
 from attnsearch.scheduling import Runner

@@ -5,8 +5,12 @@ import os
 # One thread an operation: tests compute on small tensors, and run one process a core. Set before
 # torch reads it, and inherited by what tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Modules are compiled once and not in each of the processes that tests start, whatever whoever
+# starts the tests has set.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +20,8 @@ import pytest
 from budget import DEEP, SEED
 from hypothesis import HealthCheck, settings
 from slow_tests import LIMIT_SECONDS, allows
+
+sys.dont_write_bytecode = False
 
 if TYPE_CHECKING:
     from attnsearch.models import Checkpoint

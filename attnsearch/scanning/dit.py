@@ -97,7 +97,9 @@ class DiTSubject:
     def coordinates(self, prompts: Sequence[Prompt]) -> Arrays:
         """Which prompts ask for what the task held out."""
         task = self.checkpoint.task
-        return {"held_out": np.array([is_held_out(parse(p.text), task) for p in prompts])}
+        texts = [prompt.text for prompt in prompts]
+        held_out = {text: is_held_out(parse(text), task) for text in dict.fromkeys(texts)}
+        return {"held_out": np.array([held_out[text] for text in texts])}
 
     def attributes(self) -> Mapping[str, Any]:
         """Where the weights come from."""

@@ -54,7 +54,7 @@ def checkpoint(tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFac
 
 
 def start(checkpoint: Path, store: Path, *before: str | Path) -> subprocess.Popen[str]:
-    words = ["scan", checkpoint, "--store", store, "--seeds", "2000", "--batch", "16"]
+    words = ["scan", checkpoint, "--store", store, "--seeds", "200", "--batch", "16"]
     command = [sys.executable, "-c", SLOW, *map(str, before), *map(str, words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 

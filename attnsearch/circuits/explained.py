@@ -15,8 +15,8 @@ from torch import Tensor
 
 from attnsearch import encoders
 from attnsearch.axes import ROLES, Branch
-from attnsearch.circuits.dit import DiTCircuit
 from attnsearch.circuits.qk import Floats
+from attnsearch.circuits.reader import CircuitModel
 from attnsearch.models import Checkpoint
 from attnsearch.models.attention import AttentionCall, plain_attention
 from attnsearch.models.families import route
@@ -33,7 +33,7 @@ def position_share(
     Samples one image of each of `some_captions`, so many of them.
     """
     model = checkpoint.build().to(device)
-    layers = DiTCircuit(model).layers
+    layers = CircuitModel(model).layers
     chosen = some_captions(checkpoint.task, images)
     text = encoders.build(checkpoint.encoder).encode(chosen)
     words = text.roles[:, :, ROLES.index("relation")].to(device)

@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from attnsearch.ablation.hooks import Part, Switch, check_heads
+from attnsearch.ablation.hooks import Part, ablated
 from attnsearch.ablation.request import Ablation, Mode
-from attnsearch.axes import Branch, Site
+from attnsearch.axes import Branch
 from attnsearch.errors import ConfigError
-from attnsearch.models import AttentionCall
-from attnsearch.models.families import ForwardPass, find_family, guidance_layout, route
+from attnsearch.models.families import find_denoiser
 from attnsearch.models.pipelines import role_tokens
 from attnsearch.prompts import Prompt, parse_template, roles_of
 
@@ -48,33 +47,17 @@ def ablated_pipeline(
         raise ConfigError(
             "heads of a pipeline can be ablated by zero, scale and mask, and everywhere alike"
         )
-    family = find_family(pipe.transformer)
-    if family.site is not Site.CROSS:
-        raise ConfigError(f"{family.transformer} has no cross-attention to ablate")
-    check_heads(ablation, [layer.heads for layer in family.layers(pipe.transformer)])
+    _, denoiser = find_denoiser(pipe)
     read = [parse_template(line) if isinstance(line, str) else line for line in prompts]
     known, hide = roles_of(read), ablation.hide or _PHRASE
     if ablation.mode is Mode.MASK and (missing := sorted(hide - set(known))):
         raise ConfigError(f"no prompt has the role {missing[0]!r}; roles: {', '.join(known)}")
-    step = 0
-    switch: Switch | None = None
 
-    def begin(running: ForwardPass) -> None:
-        nonlocal step
-        step = running.step
+    def hidden(tokens: int) -> Tensor:
+        gamma = role_tokens(pipe, read, known, [tokens])[Branch.COND]
+        told = [number for number, name in enumerate(known) if name in hide]
+        return (gamma[:, :, told].sum(-1) > 0).repeat_interleave(images_per_prompt, 0)
 
-    def attend(call: AttentionCall) -> Tensor:
-        nonlocal switch
-        if switch is None:
-            hidden = None
-            if ablation.mode is Mode.MASK:
-                gamma = role_tokens(pipe, read, known, [call.key.shape[2]])[Branch.COND]
-                told = [number for number, name in enumerate(known) if name in hide]
-                hidden = (gamma[:, :, told].sum(-1) > 0).repeat_interleave(images_per_prompt, 0)
-                hidden = hidden.to(call.query.device)
-            switch = Switch([Part(ablation)], [], hidden=hidden)
-        return switch.attend(call, step)
-
-    layout = guidance_layout(len(read) * images_per_prompt)
-    with route(pipe.transformer, attend, layout=layout, on_pass=begin):
+    samples = len(read) * images_per_prompt
+    with ablated(denoiser, [Part(ablation)], hidden=hidden, samples=samples):
         yield

@@ -22,12 +22,11 @@ from attnsearch.models.families import (
     Family,
     ForwardPass,
     TextRun,
-    find_family,
+    find_denoiser,
     guidance_layout,
     route,
 )
 from attnsearch.models.pipelines import (
-    count_text_tokens,
     first_step,
     literal_text,
     noise_levels,
@@ -76,8 +75,8 @@ def capture(
     for name, value in (("images_per_prompt", images_per_prompt), ("order", order)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
-    family = _watchable(pipe, selection or Selection())
-    recording = Recording(read, images_per_prompt, order, pipe)
+    family, denoiser = _watchable(pipe, selection or Selection())
+    recording = Recording(read, images_per_prompt, order, pipe, denoiser)
     watch = _Watch(pipe, family, recording, selection or Selection(), negative_prompt)
     with ExitStack() as restore:
         for run in family.texts:
@@ -87,19 +86,16 @@ def capture(
                 handle = encoder.register_forward_pre_hook(hook, with_kwargs=True)
                 restore.callback(handle.remove)
         restore.enter_context(
-            route(pipe.transformer, watch.attend, layout=watch.layout, on_pass=watch.begin)
+            route(denoiser, watch.attend, layout=watch.layout, on_pass=watch.begin)
         )
-        restore.callback(pipe.transformer.register_forward_hook(watch.end).remove)
+        restore.callback(denoiser.register_forward_hook(watch.end).remove)
         yield recording
 
 
-def _watchable(pipe: Any, selection: Selection) -> Family:
-    """The family of a pipeline that paints images and can tell what its text tokens are."""
+def _watchable(pipe: Any, selection: Selection) -> tuple[Family, nn.Module]:
+    """Family and denoiser of a pipeline that paints images and tells what its text tokens are."""
     name = type(pipe).__name__
-    transformer = getattr(pipe, "transformer", None)
-    if transformer is None:
-        raise ConfigError(f"{name} has no transformer to watch")
-    family = find_family(transformer)
+    family, denoiser = find_denoiser(pipe)
     if not family.texts:
         raise ConfigError(f"{name} makes videos; only images are captured")
     if all(getattr(pipe, run.tokenizer, None) is None for run in family.texts):
@@ -108,9 +104,9 @@ def _watchable(pipe: Any, selection: Selection) -> Family:
             f"{name} has no {missing}, which tells where the words of a prompt are among the text "
             "tokens; load it with one"
         )
-    layers = family.layers(transformer)
+    layers = family.layers(denoiser)
     check_selected(selection, len(layers), min(layer.heads for layer in layers))
-    return family
+    return family, denoiser
 
 
 class _Watch:
@@ -179,14 +175,12 @@ class _Watch:
             self._first_step = running.step
             self._recorder = None
         self._running = replace(running, step=running.step - self._first_step)
-        if self._recorder is not None:
-            self._recorder.begin_pass(self._running)
 
     def attend(self, call: AttentionCall) -> Tensor:
         """Sketches a call; the first of all tells how many text tokens there are."""
         if self._recorder is None:
             self._recorder = self._new_recorder(call)
-        return self._recorder.attend(call)
+        return self._recorder.attend(call._replace(step=self._running.step))
 
     def end(self, transformer: nn.Module, args: Any, output: Any) -> None:
         """A forward pass is over."""
@@ -195,18 +189,16 @@ class _Watch:
 
     def _new_recorder(self, call: AttentionCall) -> Recorder:
         device, recording = call.query.device, self._recording
-        tokens = count_text_tokens(call)
+        tokens = call.text_tokens
         texts = run_lengths(type(self._pipe).__name__, self._family, self._tokens, tokens)
         gamma = role_tokens(self._pipe, recording.samples, recording.roles, texts, self._negative)
-        recorder = Recorder(
+        return Recorder(
             {branch: rows.to(device) for branch, rows in gamma.items()},
             recording.basis(device),
             recording.add,
             self._selection,
             Backend.AUTO,
         )
-        recorder.begin_pass(self._running)
-        return recorder
 
     def _as_read(self, text: str) -> str:
         """The text as the pipeline gives it to its tokenizer."""

@@ -5,18 +5,17 @@ a sink does with a record is its own business; nothing here knows of stores.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from attnsearch.axes import Branch, Site
+from attnsearch.axes import Branch
 from attnsearch.errors import ConfigError
-from attnsearch.models import Attention, AttentionCall, plain_attention
-from attnsearch.models.families import ForwardPass, find_family, guidance_layout, route
+from attnsearch.models import AttentionCall, plain_attention
+from attnsearch.models.families import find_family, guidance_layout, route
 from attnsearch_kernels import Backend, SketchedAttention, sketch_attention
 
 
@@ -49,14 +48,6 @@ class Selection:
     branches: Sequence[Branch] | None = None
 
 
-@runtime_checkable
-class Capturable(Protocol):
-    """A model whose attention can be watched; it is an `nn.Module` too."""
-
-    def attention_modules(self, site: Site) -> list[Attention]:
-        """The attention modules of a site, by layer."""
-
-
 Sink = Callable[[SketchRecord], None]
 
 Roles = Tensor | Mapping[Branch, Tensor]
@@ -65,7 +56,7 @@ Roles = Tensor | Mapping[Branch, Tensor]
 
 @contextmanager
 def capture(
-    model: Capturable | nn.Module,
+    model: nn.Module,
     *,
     roles: Roles,
     basis: Tensor,
@@ -75,42 +66,18 @@ def capture(
 ) -> Iterator[None]:
     """Sketch the attention of image tokens to text inside the `with` block.
 
-    `model` is one of ours, or a transformer of diffusers that `models.families` knows. `roles` are
-    for the samples of a batch, in order. `basis` is Phi [image token, basis]. Each forward pass
-    of the model is one step, the first being step 0. The model is restored on leaving, also by an
-    exception.
+    `model` is of a family of `models.families`. `roles` are for the samples of a batch, in order.
+    `basis` is Phi [image token, basis]. Steps are counted from 0 on entering; the passes of both
+    branches of guidance belong to one. The model is restored on leaving, also by an exception.
 
     Raises:
-        ConfigError: a selected layer or head does not exist, something else already routes the
-            model's attention, or a diffusers transformer is not one that can be watched.
+        ConfigError: a selected layer or head does not exist, or as of `families.route`.
     """
     recorder = Recorder(roles, basis, sink, selection or Selection(), backend)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{type(model).__name__} is not a torch module")
-    if not isinstance(model, Capturable):
-        layers = find_family(model).layers(model)
-        check_selected(recorder.selection, len(layers), min(layer.heads for layer in layers))
-        layout = guidance_layout(recorder.samples)
-        with route(model, recorder.attend, layout=layout, on_pass=recorder.begin_pass):
-            yield
-        return
-    modules = _selected_modules(model, recorder.selection)
-    with ExitStack() as restore:
-        restore.callback(model.register_forward_pre_hook(recorder.begin_step).remove)
-        for module in modules:
-            restore.callback(setattr, module, "attend", plain_attention)
-            module.attend = recorder.attend
+    layers = find_family(model).layers(model)
+    check_selected(recorder.selection, len(layers), min(layer.heads for layer in layers))
+    with route(model, recorder.attend, layout=guidance_layout(recorder.samples)):
         yield
-
-
-def _selected_modules(model: Capturable, selection: Selection) -> list[Attention]:
-    modules = model.attention_modules(Site.CROSS)
-    if any(module.attend is not plain_attention for module in modules):
-        raise ConfigError("the model's attention is already routed elsewhere; captures do not nest")
-    check_selected(selection, len(modules), min(module.heads for module in modules))
-    if selection.layers is None:
-        return modules
-    return [module for module in modules if module.layer in selection.layers]
 
 
 def check_selected(selection: Selection, layers: int, heads: int) -> None:
@@ -129,7 +96,7 @@ def check_selected(selection: Selection, layers: int, heads: int) -> None:
 
 
 class Recorder:
-    """The function attention calls go through, and the step they belong to."""
+    """The function attention calls go through."""
 
     def __init__(
         self, roles: Roles, basis: Tensor, sink: Sink, selection: Selection, backend: Backend
@@ -139,7 +106,6 @@ class Recorder:
         self._basis = basis
         self._sink = sink
         self._backend = backend
-        self._step = -1
 
     @property
     def samples(self) -> int:
@@ -147,37 +113,25 @@ class Recorder:
         roles = self._roles
         return len(roles if isinstance(roles, Tensor) else next(iter(roles.values())))
 
-    def begin_step(self, module: nn.Module, inputs: object) -> None:
-        """A forward pass of a model of ours begins: the next step."""
-        del module, inputs
-        self._step += 1
-
-    def begin_pass(self, running: ForwardPass) -> None:
-        """A forward pass of a transformer of diffusers begins.
-
-        Raises:
-            ConfigError: its image has not as many tokens as the basis.
-        """
-        if prod(running.grid) != len(self._basis):
-            raise ConfigError(
-                f"the basis is of {len(self._basis)} image tokens, the image has a grid of "
-                f"{' x '.join(map(str, running.grid))}"
-            )
-        self._step = running.step
-
     def attend(self, call: AttentionCall) -> Tensor:
         """The output of a call; its sketches go to the sink.
 
         Raises:
-            ConfigError: the roles are not those of its rows or of its text tokens.
+            ConfigError: the basis is not of its image tokens, or the roles are not those of its
+                rows or of its text tokens.
         """
+        if prod(call.grid) != len(self._basis):
+            raise ConfigError(
+                f"the basis is of {len(self._basis)} image tokens, the image has a grid of "
+                f"{' x '.join(map(str, call.grid))}"
+            )
         layers, steps, branches = (
             self.selection.layers, self.selection.steps, self.selection.branches
         )  # fmt: skip
         wanted = [rows for rows in call.branches if branches is None or rows[0] in branches]
         if (
             not wanted
-            or (steps is not None and self._step not in steps)
+            or (steps is not None and call.step not in steps)
             or (layers is not None and call.layer not in layers)
         ):
             return plain_attention(call)
@@ -207,17 +161,21 @@ class Recorder:
         roles = torch.cat(
             [known if isinstance(known, Tensor) else known[branch] for branch, _ in call.branches]
         )
+        tokens = call.text_tokens
+        if roles.shape[1] != tokens:
+            raise ConfigError(
+                f"roles are given for {roles.shape[1]} text tokens, the model reads {tokens}"
+            )
         if call.text_keys is None:
-            text = roles
-        else:
-            text = roles.new_zeros(rows, keys, roles.shape[2])
-            places = text[:, call.text_keys]
-            if places.shape != roles.shape:
-                raise ConfigError(_other_length(roles.shape[1], places.shape[1]))
-            places.copy_(roles)
-        if text.shape[1] != keys:
-            raise ConfigError(_other_length(text.shape[1], keys))
-        return text
+            return roles
+        if isinstance(call.text_keys, slice):
+            gamma = roles.new_zeros(rows, keys, roles.shape[2])
+            gamma[:, call.text_keys] = roles
+            return gamma
+        # One key more than there are takes the tokens that a row lacks: their place is -1.
+        gamma = roles.new_zeros(rows, keys + 1, roles.shape[2])
+        gamma[torch.arange(rows, device=roles.device)[:, None], call.text_keys] = roles
+        return gamma[:, :keys].contiguous()
 
     def _record(
         self, call: AttentionCall, sketched: SketchedAttention, branch: Branch, rows: slice
@@ -226,7 +184,7 @@ class Recorder:
         chosen = tuple(range(call.query.shape[1])) if heads is None else tuple(heads)
         pick = slice(None) if heads is None else list(chosen)
         return SketchRecord(
-            step=self._step,
+            step=call.step,
             layer=call.layer,
             branch=branch,
             heads=chosen,
@@ -235,7 +193,3 @@ class Recorder:
             peak=sketched.peak[rows, pick].mean(-1),
             energy=sketched.energy[rows, pick],
         )
-
-
-def _other_length(given: int, read: int) -> str:
-    return f"roles are given for {given} text tokens, the model reads {read}"

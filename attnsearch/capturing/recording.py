@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from attnsearch.axes import HEAD, LAYER, SAMPLE, STEP, Branch
 from attnsearch.capturing.recorder import SketchRecord
@@ -75,9 +75,16 @@ class Recording:
     """The sketches of every call of a pipeline inside a `with` block of `capture`."""
 
     def __init__(
-        self, prompts: Sequence[Prompt], images_per_prompt: int, order: int | None, pipe: Any
+        self,
+        prompts: Sequence[Prompt],
+        images_per_prompt: int,
+        order: int | None,
+        pipe: Any,
+        denoiser: nn.Module,
     ) -> None:
         """`order` is the number of frequencies a side, None for all, up to 8.
+
+        `denoiser` is the part of `pipe` that is watched.
 
         Raises:
             PromptError: the prompts have more roles than a scan has room for.
@@ -90,6 +97,7 @@ class Recording:
         self._images_per_prompt = images_per_prompt
         self._order = order
         self._pipe = pipe
+        self._denoiser = denoiser
         self._calls: list[_Call] = []
 
     def begin(self, plan: CallPlan) -> None:
@@ -263,7 +271,7 @@ class Recording:
     def _attributes(self, plan: CallPlan) -> dict[str, Any]:
         return {
             "pipeline": type(self._pipe).__name__,
-            "transformer": type(self._pipe.transformer).__name__,
+            "transformer": type(self._denoiser).__name__,
             "scheduler": type(self._pipe.scheduler).__name__,
             "grid": list(plan.grid),
             "versions": {name: version(name) for name in ("attnsearch", "torch", "diffusers")},

@@ -1,11 +1,9 @@
 """Circuits read from weights, and how far they are to be trusted; knows nothing of stores."""
 
 from attnsearch.circuits.chain import Circuit, Link, ReadingHead, WritingHead, circuit_of
-from attnsearch.circuits.contract import CircuitLayer, CircuitModel
-from attnsearch.circuits.dit import DiTCircuit
 from attnsearch.circuits.explained import position_share
-from attnsearch.circuits.pixart import PixArtCircuit
 from attnsearch.circuits.qk import RelationMaps, qk_maps, relation_maps
+from attnsearch.circuits.reader import CircuitLayer, CircuitModel
 from attnsearch.circuits.screening import (
     Alignment,
     ScreenedHead,
@@ -32,10 +30,8 @@ __all__ = [
     "Circuit",
     "CircuitLayer",
     "CircuitModel",
-    "DiTCircuit",
     "Directions",
     "Link",
-    "PixArtCircuit",
     "ReadingHead",
     "Readings",
     "RelationMaps",

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from attnsearch import encoders
 from attnsearch.axes import ROLES, Branch
-from attnsearch.circuits.dit import DiTCircuit
 from attnsearch.circuits.qk import Floats
+from attnsearch.circuits.reader import CircuitModel
 from attnsearch.models import Checkpoint
 from attnsearch.models.attention import AttentionCall, plain_attention
+from attnsearch.models.families import route
 from attnsearch.models.guidance import Conditioning
-from attnsearch.models.routing import routed
 from attnsearch.sampling import SamplerConfig, noise_of_seeds, sample
 from attnsearch.task.captions import some_captions
 
@@ -33,7 +33,7 @@ def position_share(
     Samples one image of each of `some_captions`, so many of them.
     """
     model = checkpoint.build().to(device)
-    layers = DiTCircuit(model).layers
+    layers = CircuitModel(model).layers
     chosen = some_captions(checkpoint.task, images)
     text = encoders.build(checkpoint.encoder).encode(chosen)
     words = text.roles[:, :, ROLES.index("relation")].to(device)
@@ -42,19 +42,19 @@ def position_share(
     error = torch.zeros(sampler.steps, depth, heads, dtype=torch.float64)
     size = torch.zeros_like(error)
 
-    def attend(call: AttentionCall, step: int) -> Tensor:
+    def attend(call: AttentionCall) -> Tensor:
         (rows,) = (rows for branch, rows in call.branches if branch is Branch.COND)
         key = torch.einsum("nt,nhtc->nhc", weight, call.key[rows]) * call.scale
         logits = torch.einsum("nhpc,nhc->nhp", call.query[rows], key)
         position = layers[call.layer].queries(model.position)
         phi = torch.einsum("hpc,nhc->nhp", position, key)
         logits, phi = (each - each.mean(-1, keepdim=True) for each in (logits, phi))
-        error[step, call.layer] += (logits - phi).double().square().sum((0, 2)).cpu()
-        size[step, call.layer] += logits.double().square().sum((0, 2)).cpu()
+        error[call.step, call.layer] += (logits - phi).double().square().sum((0, 2)).cpu()
+        size[call.step, call.layer] += logits.double().square().sum((0, 2)).cpu()
         return plain_attention(call)
 
     noise = noise_of_seeds([0] * len(chosen), model).to(device)
     conditioning = Conditioning.from_text(text, device)
-    with routed(model, attend):
+    with route(model, attend):
         sample(model, checkpoint.objective, conditioning, noise, sampler)
     return (1 - error / size.clamp(min=torch.finfo(size.dtype).tiny)).numpy()

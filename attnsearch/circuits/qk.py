@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attnsearch.axes import RELATIONS, ROLES
-from attnsearch.circuits.contract import CircuitModel
+from attnsearch.circuits.reader import CircuitModel
 from attnsearch.encoders import EncodedText
 from attnsearch.errors import MetricError
 from attnsearch.metrics.meaning import token_positions

@@ -43,16 +43,14 @@ import torch
 
 from attnsearch import encoders
 from attnsearch.axes import RELATION_DIRECTIONS, RELATIONS, ROLES, Branch, HeadAddress
-from attnsearch.circuits.contract import CircuitModel
-from attnsearch.circuits.dit import DiTCircuit
-from attnsearch.circuits.pixart import PixArtCircuit
 from attnsearch.circuits.qk import Floats, relation_maps
+from attnsearch.circuits.reader import CircuitModel
 from attnsearch.encoders import EncodedText
-from attnsearch.errors import ConfigError
 from attnsearch.metrics.inference import DRAWS
 from attnsearch.metrics.meaning import random_meaning_p, token_positions
 from attnsearch.metrics.ranking import benjamini_hochberg
 from attnsearch.models import Checkpoint, checkpoint_of
+from attnsearch.models.families import find_denoiser
 from attnsearch.models.pipelines import role_tokens
 from attnsearch.prompts import prompt_of_caption
 from attnsearch.task.captions import Caption, grid_captions
@@ -111,20 +109,17 @@ def screening_of(model: Checkpoint | Path | str) -> Screening:
     checkpoint = checkpoint_of(model)
     captions = grid_captions(checkpoint.task)
     text = encoders.build(checkpoint.encoder).encode(captions)
-    return Screening(DiTCircuit(checkpoint.build()), text, captions)
+    return Screening(CircuitModel(checkpoint.build()), text, captions)
 
 
 def screening_of_pipeline(pipe: Any) -> Screening:
-    """A PixArt pipeline and the prompt grid of the two-object task.
+    """A pipeline whose weights can be read (PixArt) and the prompt grid of the two-object task.
 
     Raises:
-        ConfigError: the pipeline is not PixArt, or its tokenizer does not tell where tokens lie.
+        ConfigError: it is another pipeline, or its tokenizer does not tell where tokens lie.
     """
-    if not PixArtCircuit.serves(pipe.transformer):
-        raise ConfigError(
-            f"the QK maps of {type(pipe.transformer).__name__} cannot be read from its weights, "
-            "because its queries are normalised, rotated or without a position code; scan it"
-        )
+    _, denoiser = find_denoiser(pipe)
+    model = CircuitModel(denoiser)
     captions = grid_captions(PRESETS["small"])
     with torch.inference_mode():
         embedding, mask, *_ = pipe.encode_prompt(
@@ -135,7 +130,7 @@ def screening_of_pipeline(pipe: Any) -> Screening:
     prompts = [prompt_of_caption(caption) for caption in captions]
     roles = role_tokens(pipe, prompts, ROLES, [embedding.shape[1]])[Branch.COND]
     text = EncodedText(embedding.float().cpu(), mask.bool().cpu(), roles)
-    return Screening(PixArtCircuit(pipe.transformer), text, captions)
+    return Screening(model, text, captions)
 
 
 def screen(models: Mapping[str, Screening]) -> list[ScreenedHead]:

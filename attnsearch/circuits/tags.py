@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from attnsearch.axes import RELATIONS, ROLES, HeadAddress
-from attnsearch.circuits.contract import CircuitModel
 from attnsearch.circuits.qk import Floats
+from attnsearch.circuits.reader import CircuitModel
 from attnsearch.circuits.screening import Screening
 from attnsearch.task.spec import COLOURS, OBJECT_PAIRS, SHAPES
 

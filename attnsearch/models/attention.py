@@ -1,7 +1,7 @@
 """Multi-head attention whose core can be replaced from outside.
 
-Every attention module calls its `attend` attribute on an `AttentionCall`. It is plain attention
-unless someone routes it elsewhere (capture, ablation): that is the one hook point of a model.
+Every attention module of ours calls its `attend` attribute on an `AttentionCall`. It is plain
+attention unless `families.route` leads it elsewhere, as it does the modules of diffusers.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,16 @@ BranchRows = tuple[tuple[Branch, slice], ...]
 """Which rows of a batch belong to which branch of classifier-free guidance."""
 
 
+TokenPlaces = slice | Tensor
+"""Places along an axis of tokens: alike in all rows, or [row, token] indices where rows differ. An
+index of -1 is a token that is not in its row."""
+
+
 class AttentionCall(NamedTuple):
-    """One call of one attention module."""
+    """One call of one attention module.
+
+    A module by itself knows neither `text_keys` nor what follows it; `families.route` tells.
+    """
 
     layer: int
     site: Site
@@ -31,8 +39,24 @@ class AttentionCall(NamedTuple):
     scale: float
     key_mask: Tensor | None
     """[row, key] bool, True where a key may be attended; None for all."""
-    text_keys: slice | None = None
+    text_keys: TokenPlaces | None = None
     """Which keys are text tokens, the others being image tokens; None where all are text."""
+    grid: tuple[int, ...] = ()
+    """The queries as (height, width), of a video as (frame, height, width); row-major."""
+    step: int = 0
+    """Zero-based order in the sampling."""
+
+    @property
+    def text_tokens(self) -> int:
+        """Text tokens among the keys; where rows differ, of the longest."""
+        keys = self.key.shape[2]
+        match self.text_keys:
+            case None:
+                return keys
+            case slice() as places:
+                return len(range(*places.indices(keys)))
+            case places:
+                return places.shape[1]
 
 
 AttendFunction = Callable[[AttentionCall], Tensor]

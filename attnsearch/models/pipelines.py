@@ -27,8 +27,8 @@ from attnsearch.models.families import (
     Family,
     ForwardPass,
     TextRun,
-    family_named,
-    find_family,
+    family_of_index,
+    find_denoiser,
     guidance_layout,
     route,
 )
@@ -78,13 +78,11 @@ def load_pipeline(folder: Path, device: torch.device) -> Any:
 
     Raises:
         CheckpointError: the folder is damaged, or something of it is missing.
-        ConfigError: its transformer is not one that can be watched, it makes videos, or a package
-            that reads it is not installed.
+        ConfigError: it has no part that can be watched, it makes videos, or a package that reads
+            it is not installed.
     """
     index = read_index(folder)
-    if not isinstance(index.get("transformer"), list):
-        raise ConfigError(f"{index['_class_name']} in {folder} has no transformer to watch")
-    if not family_named(str(index["transformer"][-1])).texts:
+    if not family_of_index(index, str(folder)).texts:
         raise ConfigError(f"{index['_class_name']} in {folder} makes videos; scans keep images")
     if find_spec("transformers") is None:
         raise ConfigError('pipelines need transformers: pip install "attnsearch[diffusers]"')
@@ -128,7 +126,7 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
         ConfigError: the pipeline refuses the settings or cannot be watched, its schedule is of no
             known kind, or where its tokens lie in a prompt cannot be told.
     """
-    family = find_family(pipe.transformer)
+    family, denoiser = find_denoiser(pipe)
     _check_tokenizers(pipe, family)
     passes: list[ForwardPass] = []
     read: dict[TextRun, list[int]] = {}
@@ -144,7 +142,7 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
                 watching.callback(encoder.register_forward_pre_hook(note, with_kwargs=True).remove)
         watching.enter_context(quiet())
         watching.enter_context(
-            route(pipe.transformer, stop, layout=guidance_layout(1), on_pass=passes.append)
+            route(denoiser, stop, layout=guidance_layout(1), on_pass=passes.append)
         )
         try:
             pipe(
@@ -161,7 +159,7 @@ def forecast(pipe: Any, settings: Mapping[str, Any]) -> Forecast:
             raise ConfigError(f"{name} cannot paint a prompt: {reason(error)}") from error
         else:
             raise ConfigError(f"{name} in this configuration attends to no text, or takes no step")
-    tokens = count_text_tokens(call)
+    tokens = call.text_tokens
     _check_reading(pipe, family, read)
     grid = passes[0].grid
     _check_size(pipe, settings.get("height"), grid[0])
@@ -194,7 +192,7 @@ def role_tokens(
     Raises:
         ConfigError: a prompt is longer than the model reads.
     """
-    family = find_family(pipe.transformer)
+    family, _ = find_denoiser(pipe)
     cond: list[list[int]] = [[] for _ in prompts]
     uncond: list[int] = []
     without = [run for run in family.texts if getattr(pipe, run.encoder, None) is None]
@@ -275,12 +273,6 @@ def _check_size(pipe: Any, side: int | None, tokens: int) -> None:
             f"{type(pipe).__name__} paints no images of {side} px; the next smaller size is "
             f"{side // cell * cell} px"
         )
-
-
-def count_text_tokens(call: AttentionCall) -> int:
-    """Text tokens among the keys of an attention call."""
-    keys = call.key.shape[2]
-    return keys if call.text_keys is None else len(range(*call.text_keys.indices(keys)))
 
 
 def run_lengths(

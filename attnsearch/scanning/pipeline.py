@@ -12,7 +12,7 @@ from attnsearch.axes import Branch
 from attnsearch.capturing import capture
 from attnsearch.capturing.regions import Segmenter, pool_masks
 from attnsearch.errors import AttnsearchError, ConfigError
-from attnsearch.models.families import find_family
+from attnsearch.models.families import find_denoiser
 from attnsearch.models.parts import digest_of, reason
 from attnsearch.models.pipelines import (
     Forecast,
@@ -62,21 +62,21 @@ class PipelineSubject:
         self._folder = folder
         self._size = size
         self._pipe = load_pipeline(folder, device)
+        self._family, self._denoiser = find_denoiser(self._pipe)
         self._forecast = cache(self._run_forecast)
 
     @cached_property
     def anatomy(self) -> Anatomy:
         """Read off the transformer and off what a sampling would run."""
-        family = find_family(self._pipe.transformer)
-        layers = family.layers(self._pipe.transformer)
+        layers = self._family.layers(self._denoiser)
         heads = {layer.heads for layer in layers}
         if len(heads) > 1:
-            raise ConfigError(f"layers of {family.transformer} differ in their heads: {heads}")
+            raise ConfigError(f"layers of {self._family.model} differ in their heads: {heads}")
         expected = self._forecast(SamplerConfig())
         height, width = expected.grid
         longer = max(height, width)
         return Anatomy(
-            site=family.site,
+            site=self._family.site,
             layers=len(layers),
             heads=heads.pop(),
             head_channels=expected.head_channels,
@@ -123,7 +123,7 @@ class PipelineSubject:
         return {
             "checkpoint_sha256": digest_of(self._folder, pipeline_files(self._folder)),
             "pipeline": type(self._pipe).__name__,
-            "transformer": type(self._pipe.transformer).__name__,
+            "transformer": type(self._denoiser).__name__,
             "scheduler": type(self._pipe.scheduler).__name__,
             "size": self._size or "default",
             **({} if self._segmenter is None else {"segmenter": _name_of(self._segmenter)}),
@@ -132,15 +132,14 @@ class PipelineSubject:
     def facts(self) -> Mapping[str, Any]:
         """What it is, by the words in which a user is told; nothing is sampled."""
         pipe, anatomy = self._pipe, self.anatomy
-        family = find_family(pipe.transformer)
         return {
             "kind": "pipeline",
             "pipeline": type(pipe).__name__,
-            "family": family.name,
-            "transformer": type(pipe.transformer).__name__,
-            "parameters": sum(weight.numel() for weight in pipe.transformer.parameters()),
+            "family": self._family.name,
+            "transformer": type(self._denoiser).__name__,
+            "parameters": sum(weight.numel() for weight in self._denoiser.parameters()),
             "scheduler": type(pipe.scheduler).__name__,
-            "attention": str(family.site),
+            "attention": str(self._family.site),
             "layers": anatomy.layers,
             "heads": anatomy.heads,
             "channels of a head": anatomy.head_channels,
@@ -166,7 +165,7 @@ class PipelineSubject:
             texts = self._forecast(sampler).texts
             gamma = role_tokens(self._pipe, samples.prompts, watch.roles, texts)
             roles = {branch: rows.to(self.device) for branch, rows in gamma.items()}
-            with capture(self._pipe.transformer, roles=roles, basis=watch.basis, sink=watch.sink):
+            with capture(self._denoiser, roles=roles, basis=watch.basis, sink=watch.sink):
                 images = self._call(arguments)
         return np.asarray(images, dtype=np.float32)
 

@@ -281,11 +281,17 @@ def test_roles_for_another_number_of_samples_are_refused(setting, samples):
     setting.assert_restored()
 
 
-def test_a_model_that_is_no_module_is_refused():
-    class Paper:
+def test_a_model_of_no_family_is_refused_by_name():
+    class Paper(torch.nn.Module):
         def attention_modules(self, site):
             return [Attention(4, 1, 0, site)]
 
     roles, basis = torch.eye(8)[None], dct2(2, 2, 1)
-    with pytest.raises(TypeError, match="Paper"):
+    with pytest.raises(ConfigError, match="Paper cannot be watched"):
         capture(Paper(), roles=roles, basis=basis, sink=print).__enter__()
+
+
+def test_a_basis_of_another_grid_is_refused(setting):
+    with pytest.raises(ConfigError, match=f"grid of {setting.grid} x {setting.grid}"):
+        setting.records(basis=dct2(3, 2, 1))
+    setting.assert_restored()

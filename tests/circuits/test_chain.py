@@ -6,7 +6,7 @@ import torch
 from planted_dit import OBJECT, PLACE, RELATIONAL
 from scipy.stats import kstest
 
-from attnsearch.axes import RELATIONS, ROLES, HeadAddress, Site
+from attnsearch.axes import RELATIONS, ROLES, HeadAddress
 from attnsearch.circuits import (
     Circuit,
     Screening,
@@ -115,11 +115,11 @@ def test_random_tags_have_uniform_p_values(screening: Screening) -> None:
 def test_tags_do_not_depend_on_what_all_words_share(screening: Screening) -> None:
     """A constant that a head writes for every word is no tag."""
     before = relation_tags(screening)
-    module = screening.model.model.attention_modules(Site.CROSS)[RELATIONAL.layer]
-    kept = module.value.bias.clone()
-    module.value.bias += 1
+    bias = screening.model.layers[RELATIONAL.layer].projections.value.bias
+    kept = bias.clone()
+    bias += 1
     shifted = relation_tags(screening)
-    module.value.bias.copy_(kept)
+    bias.copy_(kept)
     torch.testing.assert_close(shifted.mean, before.mean, rtol=1e-4, atol=1e-4)
 
 

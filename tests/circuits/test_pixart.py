@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnsearch.circuits import DiTCircuit, PixArtCircuit, qk_maps
+from attnsearch.circuits import CircuitModel, qk_maps
 from attnsearch.models import DiT, DiTConfig
 
 LAYERS, HEADS, CHANNELS, GRID, TEXT = 2, 2, 8, 4, 12
@@ -33,7 +33,7 @@ def words():
 
 
 def test_its_maps_are_the_logits_of_bare_positions(transformer, words):
-    maps = qk_maps(PixArtCircuit(transformer), words)
+    maps = qk_maps(CircuitModel(transformer), words)
     assert maps.shape == (LAYERS, HEADS, len(words), GRID**2)
     with torch.no_grad():
         source = transformer.caption_projection(words).double().numpy()
@@ -73,13 +73,13 @@ def test_it_has_the_maps_of_our_model_with_the_same_weights(transformer, words):
     # Diffusers spreads the positions of any grid over the same range; ours count tokens.
     ours.position.copy_(transformer.pos_embed.pos_embed[0])
     torch.testing.assert_close(
-        qk_maps(PixArtCircuit(transformer), words), qk_maps(DiTCircuit(ours), words)
+        qk_maps(CircuitModel(transformer), words), qk_maps(CircuitModel(ours), words)
     )
 
 
 def test_heads_write_what_attention_to_one_word_gives(transformer, words):
     """Of all heads together, the output's bias aside: with one key, all attention is its."""
-    model = PixArtCircuit(transformer)
+    model = CircuitModel(transformer)
     target = torch.randn(1, 3, HEADS * CHANNELS, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         source = model.project_caption(words)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attnsearch.axes import RELATIONS, ROLES, Site
-from attnsearch.circuits import DiTCircuit, qk_maps, relation_maps
+from attnsearch.circuits import CircuitModel, qk_maps, relation_maps
 from attnsearch.errors import MetricError
 from attnsearch.metrics.meaning import token_positions
 
@@ -19,7 +19,7 @@ Build = Callable[..., Any]
 def test_qk_maps_equal_the_formula_written_out_in_float64(untrained: Build) -> None:
     model, text, _ = untrained(0)
     words = text.embedding[0, :5]
-    found = qk_maps(DiTCircuit(model), words)
+    found = qk_maps(CircuitModel(model), words)
     source = model.caption_mlp(words).double().numpy()
     position = model.position.double().numpy()
     heads = model.config.heads
@@ -47,7 +47,7 @@ def test_the_map_of_a_relation_is_the_mean_over_its_prompts_and_their_words(
     untrained: Build, task: str
 ) -> None:
     model, text, captions = untrained(1, task)
-    circuit = DiTCircuit(model)
+    circuit = CircuitModel(model)
     of_prompt = []
     for embedding, roles in zip(text.embedding, text.roles, strict=True):
         is_relation = roles[:, ROLES.index("relation")] == 1
@@ -65,15 +65,17 @@ def test_a_relation_that_no_prompt_states_is_named(untrained: Build) -> None:
     kept = [i for i, caption in enumerate(captions) if caption.relation != "left"]
     some = type(text)(*(t[torch.tensor(kept)] for t in text))
     with pytest.raises(MetricError, match="none states 'left'"):
-        relation_maps(DiTCircuit(model), some, [captions[i] for i in kept])
+        relation_maps(CircuitModel(model), some, [captions[i] for i in kept])
 
 
 def test_heads_write_what_attention_to_one_word_gives(planted):
-    model = DiTCircuit(planted.build())
+    built = planted.build()
+    model = CircuitModel(built)
     source = torch.randn(4, planted.model.width, generator=torch.Generator().manual_seed(0))
     target = torch.randn(1, 3, planted.model.width, generator=torch.Generator().manual_seed(1))
-    for layer in model.layers:
-        written = layer.writes(source).sum(0) + layer.attention.out.bias
+    modules = built.attention_modules(Site.CROSS)
+    for layer, module in zip(model.layers, modules, strict=True):
+        written = layer.writes(source).sum(0) + module.out.bias
         for word, expected in zip(source, written, strict=True):
-            given = layer.attention(target, word[None, None], ())[0]
+            given = module(target, word[None, None], ())[0]
             torch.testing.assert_close(given, expected.expand_as(given), rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ from scipy.stats import kstest
 
 from attnsearch.axes import RELATION_DIRECTIONS, HeadAddress, Site
 from attnsearch.circuits import (
-    DiTCircuit,
+    CircuitModel,
     align,
     qk_relational,
     relation_maps,
@@ -84,7 +84,7 @@ def test_a_planted_relational_head_comes_first_and_a_planted_bias_does_not(
 ) -> None:
     model, text, captions = untrained(0)
     _plant(model, text, captions)
-    scores, p_value = qk_relational(DiTCircuit(model), text, captions)
+    scores, p_value = qk_relational(CircuitModel(model), text, captions)
     strongest = np.unravel_index(np.abs(scores.projection).argmax(), p_value.shape)
     assert strongest == RELATIONAL
     assert scores.cosine[RELATIONAL] > 0.95
@@ -96,7 +96,7 @@ def test_a_planted_relational_head_comes_first_and_a_planted_bias_does_not(
 def test_the_projection_does_not_ask_whether_a_common_bias_was_removed(untrained: Build) -> None:
     model, text, captions = untrained(0)
     _plant(model, text, captions)
-    circuit = DiTCircuit(model)
+    circuit = CircuitModel(model)
     ours, _ = qk_relational(circuit, text, captions)
     paper = align(relation_maps(circuit, text, captions).maps, circuit.grid)
     np.testing.assert_allclose(ours.projection, paper.projection, atol=1e-9)
@@ -111,7 +111,7 @@ def test_networks_with_random_weights_have_no_significant_head(
     p_values = []
     for seed in range(8):
         model, text, captions = untrained(seed, task, kind)
-        _, p_value = qk_relational(DiTCircuit(model), text, captions)
+        _, p_value = qk_relational(CircuitModel(model), text, captions)
         assert benjamini_hochberg(p_value.ravel()).min() > 0.05
         p_values.append(p_value.ravel())
     # One-sided: the p-values may be larger than uniform ones, never smaller.
@@ -122,12 +122,12 @@ def test_networks_with_random_weights_have_no_significant_head(
 @given(order=st.permutations(range(4)), layer=st.integers(0, 3))
 def test_permuting_heads_permutes_scores(untrained: Build, order: list[int], layer: int) -> None:
     model, text, captions = untrained(3)
-    before, p_before = qk_relational(DiTCircuit(model), text, captions)
+    before, p_before = qk_relational(CircuitModel(model), text, captions)
     attention = model.attention_modules(Site.CROSS)[layer]
     for linear in (attention.query, attention.key):
         for parameter in (linear.weight, linear.bias):
             parameter.copy_(torch.cat([parameter[_rows(model, head)] for head in order]))
-    after, p_after = qk_relational(DiTCircuit(model), text, captions)
+    after, p_after = qk_relational(CircuitModel(model), text, captions)
     for old, new in zip((*before, p_before), (*after, p_after), strict=True):
         expected = old.copy()
         expected[layer] = old[layer, order]
@@ -140,9 +140,9 @@ def test_longer_queries_scale_projection_and_energy_but_not_cosine_nor_p(
     untrained: Build, factor: float, head: int
 ) -> None:
     model, text, captions = untrained(4)
-    before, p_before = qk_relational(DiTCircuit(model), text, captions)
+    before, p_before = qk_relational(CircuitModel(model), text, captions)
     model.attention_modules(Site.CROSS)[1].query.weight[_rows(model, head)] *= factor
-    after, p_after = qk_relational(DiTCircuit(model), text, captions)
+    after, p_after = qk_relational(CircuitModel(model), text, captions)
     scaled = np.ones_like(p_before)
     scaled[1, head] = factor
     np.testing.assert_allclose(after.cosine, before.cosine, atol=1e-4)

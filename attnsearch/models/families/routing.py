@@ -1,4 +1,4 @@
-"""Routes the text attention of a live diffusers transformer through a function of yours.
+"""Routes the text attention of a live model through a function of yours.
 
 The one mechanism all families share. What is done with a call, and how many rows make a sample,
 is the business of who calls `route`.
@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 import torch
@@ -16,94 +16,76 @@ from torch import Tensor, nn
 
 from attnsearch.axes import Branch
 from attnsearch.errors import ConfigError
-from attnsearch.models.attention import AttendFunction, AttentionCall, plain_attention
+from attnsearch.models.attention import (
+    AttendFunction,
+    AttentionCall,
+    TokenPlaces,
+    plain_attention,
+)
 from attnsearch.models.families.contract import (
     BranchLayout,
     Family,
     ForwardPass,
     Layer,
-    TextPlace,
+    one_branch,
 )
 from attnsearch.models.families.registry import find_family
-from attnsearch.models.families.sdpa import SdpaCall, WatchedProcessor, padding_mask
-
-NATIVE_BACKEND = "native"
 
 
 @contextmanager
 def route(
-    transformer: nn.Module,
+    model: nn.Module,
     attend: AttendFunction,
     *,
-    layout: BranchLayout,
+    layout: BranchLayout = one_branch,
     on_pass: Callable[[ForwardPass], None] | None = None,
 ) -> Iterator[None]:
     """Have `attend` compute every attention of image tokens to text inside the `with` block.
 
-    `attend` gets calls as our own models make them, one per watched layer and forward pass. In
-    joint attention the queries are the image tokens, the keys all tokens, and `text_keys` says
-    which are text; attention of the text tokens is computed beside it and not shown. `on_pass`
-    is told of every forward pass before its calls. The transformer is as before on leaving, also
-    by an exception.
+    `attend` gets one call per watched layer and forward pass, its fields all told. In joint
+    attention the queries are the image tokens, the keys all tokens, and `text_keys` says which are
+    text; attention of the other tokens is computed beside it and not shown. Steps are counted from
+    0 on entering. `layout` says which rows are of which branch where the arguments of a forward
+    pass do not (our own DiT names them). `on_pass` is told of every forward pass before its calls.
+    The model is as before on leaving, also by an exception.
 
     Raises:
-        ConfigError: on entering, no family serves the transformer, it is watched already, it is
+        ConfigError: on entering, no family serves the model, it is watched already, it is
             compiled, or a processor or attention backend cannot be watched. In a forward pass,
-            what runs is not what the family declares; the message names processor and layer.
+            what runs is not what the family declares; the message names the layer.
     """
-    family = find_family(transformer)
-    layers = family.layers(transformer)
-    _refuse_unwatchable(family, layers, transformer)
+    family = find_family(model)
+    layers = family.layers(model)
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        raise ConfigError(f"{family.model} is compiled; attention is watched uncompiled only")
+    for layer in layers:
+        family.hook.check(layer, family.model)
     watch = _Watch(family, layers, attend, layout, on_pass)
     with ExitStack() as restore:
         for layer in layers:
-            processor = layer.attention.processor
-            where = f"{type(processor).__name__} of layer {layer.index} in {family.transformer}"
-            restore.callback(layer.attention.set_processor, processor)
-            layer.attention.set_processor(
-                WatchedProcessor(processor, where, partial(watch.attend, layer, where))
+            restore.enter_context(
+                family.hook.installed(layer, family.model, partial(watch.attend, layer))
             )
-        before = transformer.register_forward_pre_hook(watch.begin, with_kwargs=True)
+        before = model.register_forward_pre_hook(watch.begin, with_kwargs=True)
         restore.callback(before.remove)
-        restore.callback(transformer.register_forward_hook(watch.end).remove)
-        restore.enter_context(_branch_names_read(transformer, watch))
+        restore.callback(model.register_forward_hook(watch.end).remove)
+        restore.enter_context(_branch_names_read(model, watch))
         yield
 
 
-def forward_arguments(
-    transformer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+def _forward_arguments(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """The arguments of a forward pass by name, defaults included."""
-    bound = inspect.signature(type(transformer).forward).bind(transformer, *args, **kwargs)
+    bound = inspect.signature(type(model).forward).bind(model, *args, **kwargs)
     bound.apply_defaults()
     return bound.arguments
 
 
-def _refuse_unwatchable(family: Family, layers: tuple[Layer, ...], transformer: nn.Module) -> None:
-    if any(module._compiled_call_impl is not None for module in transformer.modules()):
-        raise ConfigError(f"{family.transformer} is compiled; attention is watched uncompiled only")
-    for layer in layers:
-        processor = layer.attention.processor
-        name = type(processor).__name__
-        if isinstance(processor, WatchedProcessor):
-            raise ConfigError(f"{family.transformer} is watched already; captures do not nest")
-        if name not in family.processors:
-            raise ConfigError(
-                f"layer {layer.index} of {family.transformer} has the attention processor {name}, "
-                f"which cannot be watched; set {family.processors[0]}"
-            )
-        backend = getattr(processor, "_attention_backend", None)
-        if backend not in (None, NATIVE_BACKEND):
-            raise ConfigError(
-                f"{name} of layer {layer.index} in {family.transformer} uses the attention backend "
-                f"{getattr(backend, 'value', backend)}; call set_attention_backend('native') first"
-            )
-
-
 @contextmanager
-def _branch_names_read(transformer: Any, watch: "_Watch") -> Iterator[None]:
+def _branch_names_read(model: Any, watch: "_Watch") -> Iterator[None]:
     """Read along what pipelines tell the caches of a transformer: which branch a pass is for."""
-    original = getattr(transformer, "cache_context", None)
+    original = getattr(model, "cache_context", None)
     if original is None:
         yield
         return
@@ -117,11 +99,11 @@ def _branch_names_read(transformer: Any, watch: "_Watch") -> Iterator[None]:
         finally:
             watch.branch = Branch.COND
 
-    transformer.cache_context = cache_context
+    model.cache_context = cache_context
     try:
         yield
     finally:
-        del transformer.cache_context
+        del model.cache_context
 
 
 class _Watch:
@@ -145,12 +127,11 @@ class _Watch:
         # As if a step were complete, so that the first pass begins step 0.
         self._branches_of_step: set[Branch] = set(Branch)
         self._pass: ForwardPass | None = None
-        self._text_tokens = 0
         self._seen: set[int] = set()
 
-    def begin(self, transformer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        arguments = forward_arguments(transformer, args, kwargs)
-        branches = self._layout(len(arguments["hidden_states"]), self.branch)
+    def begin(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        read = self._family.read(model, _forward_arguments(model, args, kwargs))
+        branches = read.branches or self._layout(read.rows, self.branch)
         names = {branch for branch, _ in branches}
         if names & self._branches_of_step:
             self._step += 1
@@ -159,63 +140,58 @@ class _Watch:
         self._pass = ForwardPass(
             step=self._step,
             branches=branches,
-            grid=self._family.grid(transformer, arguments),
+            grid=read.grid,
+            text_tokens=read.text_tokens,
         )
-        self._text_tokens = arguments["encoder_hidden_states"].shape[1]
         self._seen.clear()
         if self._on_pass is not None:
             self._on_pass(self._pass)
 
-    def end(self, transformer: nn.Module, args: Any, output: Any) -> None:
+    def end(self, model: nn.Module, args: Any, output: Any) -> None:
         self._pass = None
         missing = [layer.index for layer in self._layers if layer.index not in self._seen]
         if missing:
             raise ConfigError(
-                f"{type(transformer).__name__} left out the attention of layers {missing}; skipped "
+                f"{type(model).__name__} left out the attention of layers {missing}; skipped "
                 "layers, cached layers and processors set meanwhile cannot be watched"
             )
 
-    def attend(self, layer: Layer, where: str, call: SdpaCall) -> Tensor:
-        """Takes the place of scaled_dot_product_attention."""
+    def attend(self, layer: Layer, call: AttentionCall) -> Tensor:
+        """Takes the place of the attention of a layer."""
+        where = f"layer {layer.index} of {self._family.model}"
         if self._pass is None:
-            raise ConfigError(f"{where} runs outside a forward pass of the transformer")
-        image, text = self._places(self._pass, call.query, where)
-        shown = AttentionCall(
-            layer.index,
-            layer.site,
-            self._pass.branches,
-            call.query[:, :, image],
-            call.key,
-            call.value,
-            # As torch has it where none is given, to the last bit; `** -0.5` is not.
-            1 / sqrt(call.query.shape[-1]) if call.scale is None else call.scale,
-            padding_mask(call, where),
-            text,
-        )
-        self._seen.add(layer.index)
-        output = self._attend(shown)
-        if text is None:
-            return output
-        of_text = plain_attention(shown._replace(query=call.query[:, :, text]))
-        parts = (of_text, output) if text.start == 0 else (output, of_text)
-        return torch.cat(parts, dim=2)
-
-    def _places(
-        self, running: ForwardPass, query: Tensor, where: str
-    ) -> tuple[slice, slice | None]:
-        """Where image tokens lie among the queries, and text tokens, if they lie there at all."""
-        image_tokens = prod(running.grid)
-        text_tokens = 0 if self._family.text is TextPlace.APART else self._text_tokens
-        if query.shape[2] != image_tokens + text_tokens:
+            raise ConfigError(f"{where} runs outside a forward pass of the model")
+        image, text, grid = self._family.places(layer, call, self._pass)
+        queries = call.query.shape[2]
+        tokens = len(range(*image.indices(queries))) if isinstance(image, slice) else image.shape[1]
+        if tokens != prod(grid):
+            others = queries - tokens
             raise ConfigError(
-                f"{where} has {query.shape[2]} queries where the image grid {running.grid} and "
-                f"{text_tokens} text tokens in the sequence make {image_tokens + text_tokens}; "
-                "reference images and image prompts cannot be watched"
+                f"{where} has {queries} queries where the image grid {grid} and {others} text "
+                f"tokens in the sequence make {prod(grid) + others}; reference images and image "
+                "prompts cannot be watched"
             )
-        match self._family.text:
-            case TextPlace.APART:
-                return slice(0, image_tokens), None
-            case TextPlace.FIRST:
-                return slice(text_tokens, None), slice(0, text_tokens)
-            case TextPlace.LAST:
-                return slice(0, image_tokens), slice(image_tokens, None)
+        self._seen.add(layer.index)
+        told = call._replace(
+            branches=self._pass.branches, text_keys=text, grid=grid, step=self._pass.step
+        )
+        return _among_others(told, image, self._attend)
+
+
+def _among_others(call: AttentionCall, image: TokenPlaces, attend: AttendFunction) -> Tensor:
+    """The output of a call whose image queries alone go through `attend`."""
+    query = call.query
+    if isinstance(image, Tensor):
+        places = image[:, None, :, None]
+        output = plain_attention(call)
+        shown = query.gather(2, places.expand(-1, query.shape[1], -1, query.shape[3]))
+        attended = attend(call._replace(query=shown))
+        return output.scatter(2, places.expand_as(attended), attended)
+    start, stop, _ = image.indices(query.shape[2])
+    parts = [
+        plain_attention(call._replace(query=query[:, :, :start])) if start else None,
+        attend(call._replace(query=query[:, :, start:stop])),
+        plain_attention(call._replace(query=query[:, :, stop:])) if stop < query.shape[2] else None,
+    ]
+    there = [part for part in parts if part is not None]
+    return there[0] if len(there) == 1 else torch.cat(there, dim=2)

@@ -6,14 +6,16 @@ transformers of Wan 2.2 are watched one at a time.
 
 from typing import Final
 
-from attnsearch.models.families.contract import Family, TextPlace, latent_grid
+from attnsearch.axes import Site
+from attnsearch.models.families.contract import Family, latent_inputs, text_apart
+from attnsearch.models.families.processors import ProcessorHook
 
 WAN: Final = Family(
     name="Wan",
-    transformer="WanTransformer3DModel",
-    text=TextPlace.APART,
-    processors=("WanAttnProcessor",),
+    model="WanTransformer3DModel",
+    site=Site.CROSS,
     attention=lambda transformer: [block.attn2 for block in transformer.blocks],
-    grid=latent_grid,
-    texts=(),
+    hook=ProcessorHook("WanAttnProcessor"),
+    read=latent_inputs,
+    places=text_apart,
 )

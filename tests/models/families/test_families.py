@@ -18,6 +18,7 @@ from attnsearch_kernels.tolerance import largest_errors, tolerance_of
 
 ROWS = 2
 LAYOUT = guidance_layout(ROWS)
+NEAR = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @dataclass
@@ -112,6 +113,9 @@ def test_a_pass_and_its_calls_have_the_declared_shape(tiny):
         assert call.query.shape[:3] == (ROWS, layer.heads, image_tokens)
         assert call.key.shape[:3] == call.value.shape[:3] == (ROWS, layer.heads, keys)
         assert layer.heads == case.heads
+        assert layer.channels == call.query.shape[3] == call.value.shape[3]
+        assert (call.step, call.grid) == (running.step, case.grid)
+        assert call.text_tokens == running.text_tokens == case.text_tokens
         if case.text_keys is None:
             assert call.text_keys is None
         else:
@@ -183,6 +187,40 @@ def test_a_row_whose_text_is_all_masked_stays_what_diffusers_makes_of_it(load, n
     assert all(call.key_mask[0].all() for call in watched.calls)
     zeroed = watch(tiny, lambda call: plain_attention(call) * 0, **{tiny.case.mask: mask})
     assert (zeroed.output[0] - expected[0]).abs().max() > 2e-2
+
+
+def test_a_head_writes_its_output_through_its_columns_of_the_output_projection(tiny):
+    image_tokens = prod(tiny.case.grid)
+    family = find_family(tiny.transformer)
+    for layer, path in zip(family.layers(tiny.transformer), tiny.case.layers, strict=True):
+        # A single block of Flux projects heads and MLP together, after its attention module.
+        single = path.startswith("single_")
+        writer = tiny.transformer.get_submodule(
+            path.removesuffix("attn") + "proj_out" if single else path
+        )
+        given = []
+
+        def note(module, arguments, output, given=given):
+            given.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        handle = writer.register_forward_hook(note)
+        added = torch.randn(
+            image_tokens, layer.channels, generator=torch.Generator().manual_seed(layer.index)
+        )
+        for head in (None, layer.heads - 1):
+
+            def attend(call, head=head, added=added, layer=layer):
+                output = torch.zeros_like(call.query)
+                if head is not None and call.layer == layer.index:
+                    output[:, head] = added
+                return output
+
+            watch(tiny, attend)
+        handle.remove()
+        weight = family.output(tiny.transformer, layer)
+        expected = added @ weight.unflatten(1, (layer.heads, -1))[:, -1].mT
+        without, together = (each[:, -image_tokens:] for each in given)
+        torch.testing.assert_close(together - without, expected.expand_as(without), **NEAR)
 
 
 def test_both_branches_of_a_batch_are_told_apart(tiny):
@@ -313,4 +351,4 @@ def test_diffusers_is_not_imported_for_it():
 
 def test_every_family_has_a_tiny_model(load, case_names):
     served = {find_family(load(name).transformer).name for name in case_names}
-    assert served == {family.name for family in FAMILIES}
+    assert served | {"DiT"} == {family.name for family in FAMILIES}  # which is in test_own

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from attnsearch.ablation import Ablation, Mode, check_roles
@@ -17,6 +16,7 @@ from attnsearch.api.arguments import (
     names_of,
     role_set,
 )
+from attnsearch.api.controls import RELATION, Controls, held_against
 from attnsearch.axes import HeadAddress
 from attnsearch.errors import ConfigError
 from attnsearch.progress import progress
@@ -30,32 +30,12 @@ if TYPE_CHECKING:
     from attnsearch.ablation import Effect
     from attnsearch.models import Checkpoint
 
-RELATION: Final = "relation_loose"
-"""The share of images that sets of heads are ordered by."""
 _OTHERS: Final = ("opposite", "binding", "shape", "colour")
 """Shares that are shown beside it."""
 _NUMBERS: Final = ("before", "after", "difference", "low", "high", "p_value")
 
 Kind = Literal["asked", "sweep", "random", "layer"]
 _WHERE: Final[Mapping[Kind, str]] = {"random": "anywhere", "layer": "in these layers"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controls:
-    """Sets of as many other heads that a set is held against."""
-
-    sets: int
-    difference: float
-    """Median change of the share of images with the relation."""
-    low: float
-    """Least of these changes."""
-    high: float
-    """Largest of them."""
-    p_value: float
-    """Permutation test: (harmful + 1) / (sets + 1), with harmful the number of sets without which
-    the share falls as much as without the heads asked for, or more."""
-    after: dict[str, float]
-    """Median share of images, by measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,26 +352,6 @@ def _rows(
             )
         )
     return sorted(rows, key=lambda row: row.relation.difference)
-
-
-def held_against(difference: float, controls: "Sequence[Mapping[str, Effect]]") -> Controls:
-    """What control sets did, and the share of them that harm the relation by `difference` or more.
-
-    At least one control is needed; the formula of p is that of `Controls.p_value`.
-    """
-    changes = [control[RELATION].difference for control in controls]
-    harmful = sum(change <= difference for change in changes)
-    return Controls(
-        sets=len(changes),
-        difference=median(changes),
-        low=min(changes),
-        high=max(changes),
-        p_value=(harmful + 1) / (len(changes) + 1),
-        after={
-            measure: median(control[measure].after for control in controls)
-            for measure in controls[0]
-        },
-    )
 
 
 def _after(measure: str, row: AblatedSet) -> str:

@@ -8,7 +8,8 @@ from planted_dit import OBJECT, RELATIONAL
 from typer.testing import CliRunner
 
 from attnsearch.ablation import MEASURES, Effect
-from attnsearch.api.ablate import Ablations, ablate, held_against
+from attnsearch.api.ablate import Ablations, ablate
+from attnsearch.api.controls import held_against
 from attnsearch.cli.application import app
 from attnsearch.errors import CheckpointError, ConfigError
 from attnsearch.evaluation import Exam

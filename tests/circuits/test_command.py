@@ -74,4 +74,4 @@ def test_a_metric_and_a_path_that_do_not_go_together_get_one_line_each(
     assert "no such file" in refused(run(tmp_path / "absent.pt", *SCREEN))
     unknown = refused(run(checkpoint, "--metric", "qk"))
     assert "unknown metric 'qk'; known: colour, " in unknown
-    assert "of models qk-relational" in unknown
+    assert "qk-relational" in unknown

@@ -17,7 +17,7 @@ DEV := $(VENV)/.installed-dev
 # What pytest is to run, all tests if empty, and in how many processes.
 TESTS ?=
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count(), 8))")
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 SEED := $(or $(SEED),$(shell $(PYTHON) -c "import secrets; print(secrets.randbits(32))"))
 
 .DEFAULT_GOAL := help

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from budget import DEEP, SEED
 from hypothesis import HealthCheck, settings
-from slow_tests import LIMIT_SECONDS, allows
+from slow_tests import LIMIT_SECONDS, REASONS, allows
 
 sys.dont_write_bytecode = False
 
@@ -57,6 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("deep")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    # Files with slow tests first: two processes then end at about the same time.
+    slow = {name.partition("::")[0] for name in REASONS}
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in slow)
     needing_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needing_gpu:
         return

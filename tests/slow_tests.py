@@ -30,7 +30,7 @@ REASONS: Final[dict[str, str]] = {
     "tests/experiments/test_parallel.py::test_ctrl_c_saves_every_experiment_and_the_same_command_goes_on":
         "starts the command and a training, deep two, each in a process",
     "tests/experiments/test_parallel.py::test_in_parallel_comes_out_what_comes_out_one_by_one":
-        "starts two trainings, each in a process",
+        "starts a training in a process, deep two, and one in its own",
     "tests/guards/test_help_is_light.py::test_help_and_version_answer_without_any_heavy_library":
         "its fixture runs a hundred commands, each in a fork",
     "tests/hostile/test_memory.py::test_no_file_takes_more_memory_than_it_has_bytes":

@@ -9,7 +9,16 @@ import xarray as xr
 from attnsearch.aggregation import Aggregator
 from attnsearch.axes import ROLES
 from attnsearch.errors import MetricError
-from attnsearch.metrics import METRICS, HeadScores, View, control, head_scores, parse, rank
+from attnsearch.metrics import (
+    FROM_WEIGHTS,
+    METRICS,
+    HeadScores,
+    View,
+    control,
+    head_scores,
+    parse,
+    rank,
+)
 from attnsearch.metrics.evidence import Directed, Fixed, Mean, Ramped
 from attnsearch.metrics.inference import family_wise, infer
 from attnsearch.metrics.planted import Kind, Plant, planted_scan
@@ -27,7 +36,8 @@ KINDS = {
     "colour": Kind.COLOUR,
     "positional": Kind.FIXED,
 }
-QUESTIONS = (*sorted(METRICS.keys() - {"entropy", "sharpness"}), "contrast(object1 -> relation)")
+OF_MAPS = METRICS.keys() - {"entropy", "sharpness", FROM_WEIGHTS}
+QUESTIONS = (*sorted(OF_MAPS), "contrast(object1 -> relation)")
 
 
 def scored(scan: xr.Dataset, question: str, view: View | None = None) -> HeadScores:

@@ -146,7 +146,7 @@ def test_where_one_model_cannot_be_read_nothing_is_begun(
     broken.write_bytes(models[0].read_bytes()[:1000])
     for scheduler in ("threads", "processes"):
         store = tmp_path / "s.zarr"
-        result = run("scan", models[0], broken, "--store", store, "--scheduler", scheduler)
+        result = run("scan", models[0], broken, "--store", store, "--dask", scheduler)
         assert result.exit_code == 2
         assert "broken.pt" in result.stderr.splitlines()[-1]
         assert not store.exists()
